@@ -1,0 +1,3 @@
+"""visavis: train, judge and promote a model that people can talk to about a face."""
+
+__version__ = "0.1.0"
