@@ -1,0 +1,62 @@
+# The first command anyone needs is `make demo`; it sets everything up. `make` lists the rest.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
+VENV ?= .venv
+RECIPE ?= storybook
+RUN ?= runs/latest
+ARGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench pack ui lock clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  \033[36mmake %-7s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements.lock pyproject.toml tools/install.py
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' || \
+	  { echo 'error: visavis needs Python 3.11 to 3.13, and PYTHON="$(PYTHON)" is not one'; \
+	    echo '  fix: install python3.11, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11'; exit 2; } >&2
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) || \
+	  { echo 'error: no virtual environment could be made'; \
+	    echo '  fix: install the venv module of this Python (Debian: apt-get install python3-venv)'; exit 2; } >&2
+	$(BIN)/python tools/install.py requirements.lock
+	@touch $@
+
+setup: $(STAMP) ## Make .venv with the locked requirements (runs again only when the lock changes)
+
+demo: setup ## Train a model from clips to registered version, on this machine (RECIPE=smoke for a quick one)
+	$(BIN)/visavis run --recipe $(RECIPE) $(ARGS)
+
+test: setup ## Run every test (ARGS='-m "not slow"' for the quick ones)
+	$(BIN)/pytest $(ARGS)
+
+check: setup ## Lint, formatting, types, import floors, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+format: setup ## Format the code and apply the safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## Time each step of the last run (RUN=runs/ID for another)
+	$(BIN)/python benchmarks/demo.py --run $(RUN)
+
+pack: setup ## Train the pack `storybook` from nothing (hours; it resumes)
+	$(BIN)/visavis pack build storybook $(ARGS)
+
+ui: setup ## Open MLflow on the runs
+	$(BIN)/visavis ui
+
+lock: setup ## Resolve requirements.lock and docs/licences.md from pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --output-file requirements.lock
+	$(BIN)/python tools/licences.py
+
+clean: ## Remove caches and build outputs (runs/ and .venv stay)
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
+	find src tests tools components pipelines benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
