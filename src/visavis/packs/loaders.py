@@ -1,0 +1,104 @@
+"""Loaders of the parts of a pack: each is a thin call of the part's own library.
+
+Weights lie on disk in fp16 safetensors and are read as float32 unless another `dtype` is asked for. Libraries
+are imported inside the loaders, so that a process pays only for the parts it uses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from visavis.packs.manifest import Pack
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler, ModelMixin
+    from insightface.app import FaceAnalysis
+    from segment_anything import SamPredictor
+    from transformers import CLIPModel, CLIPProcessor, PreTrainedModel, PreTrainedTokenizerBase
+
+    from visavis.models.image_encoder import ImageEncoder
+    from visavis.models.mllm import Mllm
+
+
+def load_faces(pack: Pack) -> FaceAnalysis:
+    """Returns the face detector and recogniser; `get(image)` takes uint8 [H, W, 3] in BGR."""
+    from visavis.packs import face_parts
+
+    return face_parts.load_faces(pack.part("faces"), pack.settings("faces"))
+
+
+def load_segmenter(pack: Pack, *, device: str = "cpu") -> SamPredictor:
+    """Returns the promptable segmenter; `set_image` takes uint8 [H, W, 3] in RGB."""
+    from visavis.packs import face_parts
+
+    return face_parts.load_segmenter(pack.part("segmenter"), device)
+
+
+def load_clip(pack: Pack, *, dtype: torch.dtype | None = None) -> tuple[CLIPModel, CLIPProcessor]:
+    """Returns the CLIP model in evaluation mode and its processor of pictures and words."""
+    from transformers import CLIPModel, CLIPProcessor
+
+    path = pack.part("clip")
+    model = CLIPModel.from_pretrained(path, dtype=_float(dtype), use_safetensors=True)
+    return model.eval(), CLIPProcessor.from_pretrained(path)
+
+
+def load_image_encoder(pack: Pack, *, dtype: torch.dtype | None = None) -> ImageEncoder:
+    """Returns the frozen image encoder: [B, 3, H, W] in [-1, 1] to [B, 256, width]."""
+    from visavis.models.image_encoder import ImageEncoder
+
+    return ImageEncoder.from_pretrained(pack.part("image_encoder")).to(_float(dtype)).eval()
+
+
+def load_llm(
+    pack: Pack, *, dtype: torch.dtype | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Returns the causal language model in evaluation mode and its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = pack.part("llm")
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=_float(dtype), use_safetensors=True)
+    return model.eval(), AutoTokenizer.from_pretrained(path)
+
+
+def load_mllm(pack: Pack, *, dtype: torch.dtype | None = None) -> Mllm:
+    """Returns the multimodal language model: the LLM with its input and output connectors."""
+    from visavis.models.mllm import Mllm
+
+    return Mllm.from_pretrained(pack.part("mllm")).to(_float(dtype)).eval()
+
+
+def load_autoencoder(pack: Pack, *, dtype: torch.dtype | None = None) -> ModelMixin:
+    """Returns the autoencoder (an `AutoencoderDC` or `AutoencoderKL`, as its config says).
+
+    Latents are `model.encode(pictures)` times `model.config.scaling_factor`.
+    """
+    from diffusers import AutoModel
+
+    return AutoModel.from_pretrained(pack.part("vae"), torch_dtype=_float(dtype), use_safetensors=True).eval()
+
+
+def load_text_to_image(
+    pack: Pack, *, dtype: torch.dtype | None = None
+) -> tuple[ModelMixin, FlowMatchEulerDiscreteScheduler, ModelMixin]:
+    """Returns the text-to-image transformer, its flow-matching scheduler and the autoencoder.
+
+    The part `text_to_image` is laid out as a diffusers pipeline: folders `transformer` and `scheduler`. The
+    class of the transformer (`PixArtTransformer2DModel`, `SanaTransformer2DModel`...) is the one its config
+    names.
+    """
+    from diffusers import AutoModel, FlowMatchEulerDiscreteScheduler
+
+    path = pack.part("text_to_image")
+    transformer = AutoModel.from_pretrained(
+        path / "transformer", torch_dtype=_float(dtype), use_safetensors=True
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(path / "scheduler")
+    return transformer.eval(), scheduler, load_autoencoder(pack, dtype=dtype)
+
+
+def _float(dtype: torch.dtype | None) -> torch.dtype:
+    import torch
+
+    return torch.float32 if dtype is None else dtype
