@@ -84,6 +84,8 @@ def cpu_build_in_reach(uv: list[str], lock: str, environment: Mapping[str, str])
 
 def main() -> None:
     """Installs uv, then the lock, then visavis itself in editable form."""
+    if sys.prefix == sys.base_prefix:
+        raise SystemExit(f"error: {sys.executable} is not the Python of a virtual environment\n  fix: run `make setup`")
     lock_path = Path(sys.argv[1])
     lock = lock_path.read_text()
     settings = pip_settings()
