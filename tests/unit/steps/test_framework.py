@@ -125,7 +125,7 @@ def test_a_failure_keeps_the_work_and_the_next_attempt_finds_it(context: str, tm
 
 
 def test_a_missing_input_is_named(context: str, tmp_path: Path) -> None:
-    with pytest.raises(VisavisError, match="nowhere.json does not exist"):
+    with pytest.raises(VisavisError, match=r"nowhere\.json does not exist"):
         run(copy_of_input, context, tmp_path, inputs={"pairs": tmp_path / "nowhere.json"})
 
 
