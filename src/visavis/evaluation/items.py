@@ -1,0 +1,142 @@
+"""What is scored: pictures as the model made them, beside the true ones.
+
+Pictures are uint8 RGB arrays [H, W, 3] of any size. The code that runs the model fills these in; nothing here
+knows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SingleRoundItem:
+    """One personalised picture: a face and a caption in, a picture of that person out.
+
+    Attributes:
+        item_id: Stable name of the test item; pairs candidate and champion.
+        person_id: Who is asked for; items of one person are not independent.
+        caption: The words that the model was given.
+        source_face: The face that the model was given.
+        target: Another true picture of the person, the one that the caption describes.
+        generated: What the model made.
+        other_face: A face of somebody else to compare with; by default all other people of the test set
+            serve.
+    """
+
+    item_id: str
+    person_id: str
+    caption: str
+    source_face: Picture
+    target: Picture
+    generated: Picture
+    other_face: Picture | None = None
+
+
+@dataclass(frozen=True)
+class RoundItem:
+    """One close-up round of a chat about two people.
+
+    Attributes:
+        chat_id: The chat.
+        round: 2 or 3.
+        generated: The close-up that the model made.
+        asked_true: The true close-up of the person asked for.
+        other_true: The true close-up of the other person of the chat.
+        described: Whether the caption of round 1 describes the looks of the person asked for.
+        asked_side: Where that person stands in the picture of round 1.
+        left_first: Whether the caption names the left person first.
+        cluster_id: Group of chats that share people; the chat itself by default.
+        side_told: Whether the caption says where the person asked for stands; None if unknown.
+        other_described: Whether the caption describes the other person's looks; None if unknown.
+        history: Whose picture the chat holds in round 1: the given true one, or the model's own.
+        generated_tokens: Predicted image tokens [64, d], for the second opinion in token space.
+        asked_tokens: Tokens of `asked_true`.
+        other_tokens: Tokens of `other_true`.
+    """
+
+    chat_id: str
+    round: int
+    generated: Picture
+    asked_true: Picture
+    other_true: Picture
+    described: bool
+    asked_side: Literal["left", "right"]
+    left_first: bool
+    cluster_id: str | None = None
+    side_told: bool | None = None
+    other_described: bool | None = None
+    history: Literal["given", "own"] = "given"
+    generated_tokens: NDArray[np.floating] | None = None
+    asked_tokens: NDArray[np.floating] | None = None
+    other_tokens: NDArray[np.floating] | None = None
+
+    @property
+    def item_id(self) -> str:
+        """The round's stable name."""
+        return f"{self.chat_id}/{self.round}"
+
+    @property
+    def cluster(self) -> str:
+        """The group of rounds that may depend on each other."""
+        return self.cluster_id or self.chat_id
+
+
+@dataclass(frozen=True)
+class FirstRoundItem:
+    """A picture made from words alone, in round 1 of a chat; `true` is the real frame, if there is one."""
+
+    item_id: str
+    caption: str
+    generated: Picture
+    true: Picture | None = None
+    cluster_id: str | None = None
+
+
+@dataclass(frozen=True)
+class ReconstructionItem:
+    """A true picture and what came back from its image tokens.
+
+    Attributes:
+        item_id: Stable name.
+        kind: "natural" (no people), "people" (scenes with people) or "face" (close-ups).
+        original: The true picture.
+        after: Its reconstruction by the detokenizer that is judged.
+        before: Its reconstruction by the detokenizer before it was tuned on people, if that was kept.
+        cluster_id: Person or clip; each picture is independent by default.
+    """
+
+    item_id: str
+    kind: Literal["natural", "people", "face"]
+    original: Picture
+    after: Picture
+    before: Picture | None = None
+    cluster_id: str | None = None
+
+
+def choose(items: Sequence[T], maximum: int, *, seed: int, key: Callable[[T], str]) -> list[T]:
+    """Returns at most `maximum` items, chosen by a hash of their key, in that order.
+
+    The choice does not depend on the order of `items`, and hardly changes when items are added or forgotten.
+    Items with equal keys (the two rounds of a chat) are chosen together; the last group is left out if it
+    does not fit.
+    """
+    groups: dict[str, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    chosen: list[T] = []
+    for name in order:
+        if len(chosen) + len(groups[name]) > maximum:
+            break
+        chosen.extend(groups[name])
+    return chosen

@@ -1,0 +1,305 @@
+"""The scorecard: every figure of one model with its 95 % interval, in one JSON file that gates read."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visavis.errors import VisavisError
+from visavis.evaluation.intervals import Figure
+from visavis.files import read_json, write_json, write_jsonl
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SECTIONS = ("reconstruction", "identity", "alignment", "rounds")
+REQUIRED = (
+    "reconstruction.psnr_db",
+    "reconstruction.psnr_db_faces_before",
+    "reconstruction.psnr_db_faces_after",
+    "identity.arcface_single_round",
+    "identity.arcface_to_other",
+    "identity.margin",
+    "identity.detection_rate",
+    "alignment.clip_score",
+    "rounds.right_person_accuracy",
+    "rounds.right_person_accuracy_undescribed",
+    "rounds.image_ablation",
+)
+"""Paths that every scorecard holds; a figure on no items is there too, with value null and n 0."""
+
+_ENDS = {"value": None, "low": 0, "high": 1, "n": None, "chance": None}
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """Figures by section, with what they rest on.
+
+    Attributes:
+        sections: Section name to figure name to figure; `rounds` has its slices under the key "slices".
+        counts: How many items, people and chats were scored, and how many could not be.
+        seed: Seed of the evaluation.
+        policies: Settings that change what a figure means.
+        about: Free facts on the model and the parts used (model version, CLIP and face models, data
+            manifest).
+        items: Per-item scores by kind, for paired comparisons; not part of the JSON.
+    """
+
+    sections: Mapping[str, Mapping[str, Figure | Mapping[str, Figure]]]
+    counts: Mapping[str, int]
+    seed: int
+    policies: Mapping[str, object] = field(default_factory=dict)
+    about: Mapping[str, object] = field(default_factory=dict)
+    items: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict, compare=False, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form, without items."""
+        return {
+            **{name: _plain(section) for name, section in self.sections.items()},
+            "counts": dict(self.counts),
+            "seed": self.seed,
+            "policies": dict(self.policies),
+            "about": dict(self.about),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Scorecard:
+        """Returns the scorecard of a JSON form.
+
+        Raises:
+            VisavisError: If it is not a valid scorecard.
+        """
+        Scorecard.validate(content)
+        sections = {
+            section: {
+                name: Figure.from_dict(row)
+                if _is_figure(row)
+                else {part: Figure.from_dict(figure) for part, figure in row.items()}
+                for name, row in content[section].items()
+            }
+            for section in SECTIONS
+        }
+        return cls(
+            sections,
+            content["counts"],
+            content["seed"],
+            content.get("policies", {}),
+            content.get("about", {}),
+        )
+
+    @staticmethod
+    def validate(content: Mapping[str, Any]) -> None:
+        """Checks a JSON form: required paths, finite numbers, ordered intervals, counts.
+
+        Raises:
+            VisavisError: Naming the first path that is wrong.
+        """
+        for path in REQUIRED:
+            if not _is_figure(_walk(content, path)):
+                raise _invalid(path, "is missing")
+        for path, row in iterate(content):
+            value, ci95, n = row["value"], row["ci95"], row["n"]
+            numbers = [value, *(ci95 or [])]
+            if any(number is not None and not _is_number(number) for number in numbers):
+                raise _invalid(path, f"holds something that is not a finite number: {row}")
+            if ci95 is not None and (len(ci95) != 2 or ci95[0] > ci95[1]):
+                raise _invalid(path, f"has the interval {ci95}, not [low, high]")
+            if not isinstance(n, int) or n < 0 or (value is None) != (n == 0):
+                raise _invalid(path, f"has value {value} on n = {n} items")
+        counts = content.get("counts")
+        if not isinstance(counts, Mapping) or any(not isinstance(count, int) for count in counts.values()):
+            raise _invalid("counts", "is not a table of whole numbers")
+        if not isinstance(content.get("seed"), int):
+            raise _invalid("seed", "is not a whole number")
+
+    def figures(self) -> dict[str, Figure]:
+        """Returns all figures by dotted path, in the order of the sections."""
+        return {path: Figure.from_dict(row) for path, row in iterate(self.to_dict())}
+
+    def figure(self, path: str) -> Figure:
+        """Returns the figure at a dotted path, for example `rounds.right_person_accuracy`."""
+        return Figure.from_dict(_find(self.to_dict(), path))
+
+    def get(self, path: str) -> float | None:
+        """Returns the number at a dotted path; see `number_at`."""
+        return number_at(self.to_dict(), path)
+
+    def metrics(self) -> dict[str, float]:
+        """Returns a flat table for an experiment tracker: each value, and the ends of its interval."""
+        flat: dict[str, float] = {}
+        for path, figure in self.figures().items():
+            if figure.value is not None:
+                flat[path] = figure.value
+            if figure.ci95 is not None:
+                flat[f"{path}.low"], flat[f"{path}.high"] = figure.ci95
+        return flat
+
+    def write(self, path: Path) -> None:
+        """Validates, then writes the JSON form atomically."""
+        content = self.to_dict()
+        Scorecard.validate(content)
+        write_json(path, content)
+
+    def write_items(self, path: Path) -> None:
+        """Writes the per-item scores as JSON lines, each with its `kind`."""
+        write_jsonl(path, [{"kind": kind, **row} for kind, rows in self.items.items() for row in rows])
+
+    @classmethod
+    def read(cls, path: Path) -> Scorecard:
+        """Returns the scorecard of a file."""
+        return cls.from_dict(read_json(path))
+
+
+def number_at(content: Mapping[str, Any], path: str) -> float | None:
+    """Returns the number at a dotted path of a scorecard's JSON form; this is what gates read.
+
+    The path may end in `.value` (the default), `.low` or `.high` (ends of the interval), `.n` or `.chance`;
+    `counts.x` and `seed` work too. None means that there was nothing to measure, or no interval: a gate must
+    not pass on it.
+
+    Raises:
+        VisavisError: If there is no such path; suggests the nearest ones.
+    """
+    head, _, end = path.rpartition(".")
+    if end in _ENDS and head:
+        row = _walk(content, head)
+        if _is_figure(row):
+            if end in ("low", "high"):
+                return None if row["ci95"] is None else float(row["ci95"][_ENDS[end]])
+            return row.get(end)
+    row = _walk(content, path)
+    if isinstance(row, (int, float)) and not isinstance(row, bool):
+        return row
+    return _find(content, path)["value"]
+
+
+def iterate(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields dotted path and JSON form of each figure, section by section."""
+    for section in SECTIONS:
+        for name, row in content.get(section, {}).items():
+            if _is_figure(row):
+                yield f"{section}.{name}", row
+            elif isinstance(row, Mapping):
+                yield from ((f"{section}.{name}.{part}", figure) for part, figure in row.items())
+
+
+def scorecard_table(scorecard: Scorecard, *, slices: bool = True) -> Table:
+    """Returns a rich table for the terminal: figure, 95 % interval, n and chance."""
+    from rich.table import Table
+
+    table = Table(title="Scorecard", title_justify="left", title_style="bold", header_style="dim", box=None)
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("n", justify="right")
+    table.add_column("chance", justify="right", style="dim")
+    last = ""
+    for path, figure in scorecard.figures().items():
+        section, _, name = path.partition(".")
+        if name.startswith("slices.") and not slices:
+            continue
+        if section != last:
+            table.add_row(f"[bold]{section}[/bold]", end_section=False)
+            last = section
+        style = "bold" if path in REQUIRED else ""
+        table.add_row(
+            f"  {label_of(path)}",
+            format_number(path, figure.value),
+            format_interval(path, figure),
+            str(figure.n),
+            "" if figure.chance is None else format_number(path, figure.chance),
+            style=style,
+        )
+    return table
+
+
+def format_number(path: str, value: float | None) -> str:
+    """Returns a number with the digits that suit its figure; shares are in percent."""
+    if value is None:
+        return "–"
+    if is_share(path):
+        return f"{100 * value:.1f} %"
+    name = path.split(".")[-1]
+    return f"{value:.2f}" if name.startswith(("psnr", "clip_score")) else f"{value:.3f}"
+
+
+def format_interval(path: str, figure: Figure) -> str:
+    """Returns "low to high", or a dash where there is no interval."""
+    if figure.ci95 is None:
+        return "–"
+    low, high = (format_number(path, end) for end in figure.ci95)
+    return f"{low.removesuffix(' %')} to {high}"
+
+
+def label_of(path: str) -> str:
+    """Returns the words for a figure's path, for tables and plots."""
+    words = path.split(".", 1)[1].replace("slices.", "· ").replace("_", " ")
+    for plain, proper in {
+        "psnr db": "PSNR (dB)",
+        "ssim": "SSIM",
+        "arcface": "ArcFace",
+        "clip": "CLIP",
+    }.items():
+        words = words.replace(plain, proper)
+    return words
+
+
+def is_share(path: str) -> bool:
+    """Whether a figure is a share of items, to be shown in percent."""
+    shares = (
+        "right_person",
+        "image_ablation",
+        "slices.",
+        "detection_rate",
+        "closer_than",
+        "caption_retrieval",
+    )
+    return path.split(".", 1)[-1].startswith(shares)
+
+
+def _plain(section: Mapping[str, Figure | Mapping[str, Figure]]) -> dict[str, Any]:
+    return {
+        name: entry.to_dict()
+        if isinstance(entry, Figure)
+        else {part: figure.to_dict() for part, figure in entry.items()}
+        for name, entry in section.items()
+    }
+
+
+def _is_figure(row: object) -> bool:
+    return isinstance(row, Mapping) and {"value", "ci95", "n"} <= row.keys()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _walk(content: Mapping[str, Any], path: str) -> Any:
+    node: Any = content
+    for part in path.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def _find(content: Mapping[str, Any], path: str) -> dict[str, Any]:
+    row = _walk(content, path)
+    if _is_figure(row):
+        return row
+    known = [known for known, _ in iterate(content)]
+    near = difflib.get_close_matches(path, known, n=3, cutoff=0.4) or known[:3]
+    raise VisavisError(
+        f"the scorecard has no figure {path!r}",
+        fix=f"use one of its paths, such as {', '.join(near)}; `.low` and `.high` name the interval's ends",
+    )
+
+
+def _invalid(path: str, problem: str) -> VisavisError:
+    return VisavisError(
+        f"scorecard: {path} {problem}", fix="write scorecards with visavis.evaluation.evaluate, not by hand"
+    )
