@@ -1,0 +1,93 @@
+"""`visavis.load`: from the address of a model version, or a folder, to a model one can talk to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from visavis.errors import VisavisError
+from visavis.files import atomic_dir
+
+if TYPE_CHECKING:
+    from visavis.chat.model import ChatModel
+
+LOCAL_STORE = Path("runs")
+"""Where local runs keep MLflow's database, relative to the working directory."""
+
+
+def local_tracking_uri(runs: Path = LOCAL_STORE) -> str:
+    """Returns MLflow's address: `MLFLOW_TRACKING_URI` if it is set, else the database of the local runs."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(runs / 'mlflow.db').resolve()}"
+
+
+def load(address: str | Path, *, tracking_uri: str | None = None) -> ChatModel:
+    """Loads a model.
+
+    Args:
+        address: `models:/visavis@challenger`, `models:/visavis/3`, or a model folder.
+        tracking_uri: MLflow's address; by default `MLFLOW_TRACKING_URI`, else the database of the local runs.
+
+    Raises:
+        VisavisError: If there is no such version or folder, or MLflow does not answer.
+    """
+    folder = resolve(address, tracking_uri=tracking_uri)
+    from visavis.chat.model import ChatModel
+
+    return ChatModel.from_pretrained(folder)
+
+
+def resolve(address: str | Path, *, tracking_uri: str | None = None) -> Path:
+    """Returns the folder of a model; a version in a remote registry is downloaded once and kept."""
+    text = str(address)
+    if not text.startswith("models:/"):
+        if not Path(text).is_dir():
+            raise VisavisError(
+                f"model {text!r} is neither a model address nor a folder",
+                fix="write models:/visavis@challenger, or the path of a model folder",
+            )
+        return Path(text)
+    from visavis.registry.versions import find
+
+    uri = tracking_uri or local_tracking_uri()
+    _check_database(uri)
+    version = find(text, tracking_uri=uri)
+    if uri.startswith("sqlite:"):  # the files are on this machine and are read in place
+        return _model_folder(_download(version.uri, uri, None))
+    kept = _cache_folder() / version.tags.get("weights.sha256", version.uri.replace("/", "-"))
+    if not kept.is_dir():
+        with atomic_dir(kept) as partial:
+            _download(version.uri, uri, partial)
+    return _model_folder(kept)
+
+
+def _check_database(uri: str) -> None:
+    path = uri.removeprefix("sqlite:///")
+    if (
+        path != uri and not Path(path).is_file()
+    ):  # MLflow would make an empty one, and then find nothing in it
+        raise VisavisError(
+            f"there is no MLflow database at {path}",
+            fix="run `visavis run --recipe storybook` first, or set MLFLOW_TRACKING_URI",
+        )
+
+
+def _download(uri: str, tracking_uri: str, destination: Path | None) -> Path:
+    import mlflow
+    from mlflow.artifacts import download_artifacts
+
+    mlflow.set_tracking_uri(tracking_uri)
+    return Path(download_artifacts(artifact_uri=uri, dst_path=str(destination) if destination else None))
+
+
+def _model_folder(pyfunc: Path) -> Path:
+    """Returns the model folder inside a model in MLflow's pyfunc format."""
+    from mlflow.models import Model
+
+    flavor = Model.load(str(pyfunc)).flavors["python_function"]
+    return pyfunc / str(flavor["artifacts"]["model"]["path"])
+
+
+def _cache_folder() -> Path:
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "visavis" / "models"
