@@ -31,7 +31,7 @@ _END_FRAMES = 3.0
 _CUT_WIDTH = 96
 _COARSE_SHARE = 0.6
 _BOX_TYPES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
-_MAGICS = (b"\x1a\x45\xdf\xa3", b"FLV", b"\x30\x26\xb2\x75", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"OggS")
+_MAGICS = (b"\x1aE\xdf\xa3", b"FLV", b"0&\xb2u", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"OggS")
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,8 @@ def _judge(reader: _Reader, digest: str, job: DecodeJob) -> Clip | Rejected:
         return Rejected("damaged", digest, detail, frames)
     if last.end < job.min_seconds or last.seconds <= first.seconds:
         return Rejected("too_short", digest, detail, frames)
+    if first.image.shape != last.image.shape:
+        return Rejected("damaged", digest, {**detail, "sizes": [first.image.shape, last.image.shape]}, frames)
     if (found := _find_cut(reader, times, samples, job.cut_threshold)) is not None:
         return Rejected("cut", digest, {**detail, **found}, frames)
     return Clip(digest, first.image, last.image, round(last.end, 3), round(reader.fps, 3))
@@ -257,7 +259,7 @@ class _Reader:
                 yield frame
 
     def _time(self, frame: av.VideoFrame) -> float:
-        if frame.time is None:
+        if frame.pts is None:
             return self._position + (1 / self.fps if self._start is not None else 0.0)
         if self._start is None:
             self._start = frame.time
@@ -268,7 +270,7 @@ class _Reader:
         return length if length > 0 else 1 / self.fps
 
     def _shot(self, frame: av.VideoFrame) -> _Shot:
-        image = frame.to_ndarray(format="rgb24")
+        image: Frame = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
         # Phones store pictures lying on their side and say so beside them.
         turns = round((frame.rotation or 0) / 90) % 4
         image = np.ascontiguousarray(np.rot90(image, turns)) if turns else image

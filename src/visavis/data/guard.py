@@ -142,7 +142,8 @@ def _serve(descriptor: int, target: str) -> None:
             except EOFError:
                 return
             outcome = _called(function, item)
-            link.send((outcome.failure is None, outcome.value if outcome.failure is None else outcome.message))
+            good = outcome.failure is None
+            link.send((good, outcome.value if good else outcome.message))
 
 
 if __name__ == "__main__":

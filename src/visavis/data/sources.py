@@ -1,4 +1,4 @@
-"""What lies in a source folder: clips from a public manifest or from a plain folder of videos, and pictures."""
+"""What lies in a source folder: clips, from a public manifest or just by their names, and pictures."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Source:
 def list_clips(source: Path) -> list[Source]:
     """Returns the clips of a folder in a stable order.
 
-    With a `clips.jsonl` (objects with `file`, and optionally `uri`, `licence`, `consent`) exactly its entries;
-    without, every file with a video's suffix below the folder. Links to folders are not followed, so loops
-    cannot trap the walk.
+    With a `clips.jsonl` (objects with `file`, and optionally `uri`, `licence`, `consent`) exactly its
+    entries; without, every file with a video's suffix below the folder. Links to folders are not followed,
+    so loops cannot trap the walk.
 
     Raises:
         VisavisError: If the folder is missing, or a line of the manifest is not an object with a `file`.
@@ -76,7 +76,7 @@ def _walk(folder: Path, suffixes: frozenset[str], skip: str | None) -> list[str]
     for parent, folders, names in os.walk(folder):
         relative = Path(parent).relative_to(folder)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        if skip and relative == Path("."):
+        if skip and relative == Path():
             folders[:] = [name for name in folders if name != skip]
         found += [
             str(relative / name)

@@ -1,0 +1,162 @@
+"""Squares: the box that holds both people, portraits, masked close-ups, and reading and writing pictures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from visavis.files import write_atomic
+
+Picture: TypeAlias = NDArray[np.uint8]
+Box: TypeAlias = Sequence[float]
+
+GRAY = 128
+_PORTRAIT_STEPS = 9
+_FACE_HEIGHT_IN_PORTRAIT = 0.46
+_HAIR_ROOM = 0.2
+
+
+@dataclass(frozen=True)
+class Square:
+    """An axis-aligned square in px; it may reach over the border of its picture."""
+
+    x: int
+    y: int
+    side: int
+
+
+def cut(image: Picture, square: Square) -> Picture:
+    """Returns the square's content, uint8 [side, side, 3]; what lies outside of the picture is gray."""
+    height, width = image.shape[:2]
+    x0, y0 = max(square.x, 0), max(square.y, 0)
+    x1, y1 = min(square.x + square.side, width), min(square.y + square.side, height)
+    result = np.full((square.side, square.side, 3), GRAY, np.uint8)
+    if x1 > x0 and y1 > y0:
+        result[y0 - square.y : y1 - square.y, x0 - square.x : x1 - square.x] = image[y0:y1, x0:x1]
+    return result
+
+
+def two_person_box(size: tuple[int, int], faces: Sequence[Box], side: int, margin: float) -> Square | None:
+    """Finds the square of a given side that holds whole heads of all people.
+
+    Args:
+        size: Width and height of the frame, px.
+        faces: Face boxes [x0, y0, x1, y1].
+        side: Side of the square, at most the frame's shorter side.
+        margin: Room around each face box for hair and ears, as a share of its width and height.
+
+    Returns:
+        The square inside of the frame, around the middle of the people; None if they are too far apart.
+    """
+    starts = []
+    for axis in (0, 1):
+        room = [margin * (face[axis + 2] - face[axis]) for face in faces]
+        low = min(max(face[axis] - extra, 0.0) for face, extra in zip(faces, room, strict=True))
+        high = max(min(face[axis + 2] + extra, size[axis]) for face, extra in zip(faces, room, strict=True))
+        if high - low > side:
+            return None
+        starts.append(int(np.clip(round((low + high - side) / 2), 0, size[axis] - side)))
+    return Square(starts[0], starts[1], side)
+
+
+def portrait_square(face: Box, other: Box | None, side: int, scale: float, smallest: float) -> Square:
+    """Finds a head-and-shoulders square around one person that keeps the other one's face out.
+
+    Args:
+        face: Face box of the person in a square picture.
+        other: Face box of somebody else in it, if any.
+        side: Side of the picture.
+        scale: Wanted side of the square, in longer sides of the face box.
+        smallest: Least side, in longer sides of the face box; reached only to keep the other face out.
+
+    Returns:
+        A square inside of the picture with the whole face: the largest that shows nothing of the other face,
+        or, where there is none, the one that shows the least of it.
+    """
+    longer = max(face[2] - face[0], face[3] - face[1])
+    middle_x, middle_y = (face[0] + face[2]) / 2, (face[1] + face[3]) / 2
+    best: tuple[float, Square] | None = None
+    for factor in np.linspace(scale, smallest, _PORTRAIT_STEPS):
+        length = int(min(round(factor * longer), side))
+        y = int(np.clip(round(middle_y - _FACE_HEIGHT_IN_PORTRAIT * length), 0, side - length))
+        x = _shifted_away(middle_x - length / 2, length, face, other, side)
+        square = Square(x, y, length)
+        shown = _shown(square, other)
+        if best is None or shown < best[0] - 1e-6:
+            best = (shown, square)
+        if shown <= 0:
+            break
+    assert best is not None
+    return best[1]
+
+
+def _shifted_away(x: float, length: int, face: Box, other: Box | None, side: int) -> int:
+    """Moves the left edge away from the other face, as far as hair and picture allow."""
+    room = _HAIR_ROOM * (face[2] - face[0])
+    lowest, highest = face[2] + room - length, face[0] - room
+    if other is not None:
+        if other[0] + other[2] > face[0] + face[2]:
+            x = max(min(x, other[0] - length), lowest)
+        else:
+            x = min(max(x, other[2]), highest)
+    return int(np.clip(round(x), 0, side - length))
+
+
+def _shown(square: Square, other: Box | None) -> float:
+    if other is None:
+        return 0.0
+    width = min(square.x + square.side, other[2]) - max(square.x, other[0])
+    height = min(square.y + square.side, other[3]) - max(square.y, other[1])
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def masked_closeup(image: Picture, mask: NDArray[np.bool_], size: int, margin: float) -> Picture:
+    """Cuts a head out: a square around the mask, everything outside of the mask gray.
+
+    Args:
+        image: uint8 [H, W, 3].
+        mask: bool [H, W] with at least one true pixel.
+        size: Side of the result, px.
+        margin: Free space on each side of the longer side of the mask, as a share of that side.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    side = round(max(bottom - top, right - left) * (1 + 2 * margin))
+    square = Square((left + right - side) // 2, (top + bottom - side) // 2, side)
+    alone = np.where(mask[..., None], image, np.uint8(GRAY))
+    return resized(cut(alone, square), size)
+
+
+def resized(image: Picture, size: int) -> Picture:
+    """Resizes a square picture; the bicubic filter of Pillow widens when it shrinks, so nothing aliases."""
+    if image.shape[0] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def encode_png(image: Picture) -> bytes:
+    """Returns the PNG bytes of a picture; equal pictures give equal bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=4)
+    return buffer.getvalue()
+
+
+def write_png(path: Path, image: Picture) -> None:
+    """Writes a picture, atomically."""
+    write_atomic(path, encode_png(image))
+
+
+def read_png(path: Path) -> Picture:
+    """Returns a picture of our own as uint8 RGB [H, W, 3]."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))

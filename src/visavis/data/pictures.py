@@ -1,0 +1,125 @@
+"""Natural pictures: any photos or drawings beside the clips, from which the detokenizer learns first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field
+
+from visavis.data.crops import Picture, write_png
+from visavis.data.people import FaceFinder, PeopleConfig, find_faces, unopened_id
+from visavis.data.sources import Source
+from visavis.files import sha256_bytes
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+_DIGITS = 5
+
+
+class PictureConfig(BaseModel):
+    """What happens to natural pictures."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_px: int = Field(32, ge=1, description="Pictures with a shorter side are dropped.")
+    max_px: int = Field(512, ge=16, description="Longest side that is stored; larger pictures are shrunk.")
+    max_bytes: int = Field(64 << 20, ge=1, description="Larger files are dropped unopened.")
+
+
+def curate_picture(
+    source: Source,
+    out: Path,
+    config: PictureConfig,
+    people: PeopleConfig,
+    max_pixels: int,
+    faces: FaceFinder,
+    stored: set[str],
+) -> dict[str, Any]:
+    """Stores the middle square of one picture as `pictures/<id>.png`.
+
+    People in it are embedded as well, so that somebody from a test clip cannot slip into training by a photo.
+
+    Args:
+        source: The file.
+        out: Folder of the step.
+        config: Limits.
+        people: Which detections count as people.
+        max_pixels: Larger pictures are dropped before they are decoded.
+        faces: Detector and recogniser.
+        stored: Ids of the pictures so far.
+
+    Returns:
+        The journal value: `item_id`, `status`, `reason`, `detail` and, if kept, the row `picture`.
+    """
+    detail: dict[str, Any] = {"source_uri": source.uri}
+
+    def dropped(item_id: str, reason: str) -> dict[str, Any]:
+        # Picture files are counted by name: equal files are equal pictures, and one of them is enough.
+        return {"item_id": item_id, "status": "dropped", "reason": reason, "detail": detail}
+
+    by_name = unopened_id(source.ref)
+    path = source.path
+    try:
+        if path is None or not path.is_file():
+            return dropped(by_name, "unreadable")
+        if path.stat().st_size > config.max_bytes:
+            return dropped(by_name, "too_large")
+        item_id = sha256_bytes(path.read_bytes())
+    except OSError:
+        return dropped(by_name, "unreadable")
+    name = f"pictures/{item_id}.png"
+    if item_id in stored:
+        detail["of"] = item_id
+        return dropped(by_name, "duplicate")
+    try:
+        image = _load(path, max_pixels)
+    except UnidentifiedImageError:
+        return dropped(by_name, "not_a_picture")
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        return dropped(by_name, "damaged")
+    if image is None:
+        return dropped(by_name, "too_large")
+    if min(image.size) < config.min_px:
+        return dropped(by_name, "too_small")
+    square = _square(image, config.max_px)
+    try:
+        found = find_faces(square, faces, people)
+    except Exception as error:
+        detail["message"] = repr(error)[:200]
+        return dropped(by_name, "detector_error")
+    row = {
+        "picture_id": item_id,
+        "file": name,
+        "source_uri": source.uri,
+        "licence": source.licence,
+        "people": [
+            {"box": np.round(face.box, 2).tolist(), "embedding": np.round(face.embedding, _DIGITS).tolist()}
+            for face in found
+        ],
+    }
+    write_png(out / name, square)
+    return {"item_id": item_id, "status": "kept", "reason": None, "detail": detail, "picture": row}
+
+
+def _load(path: Path, max_pixels: int) -> Image.Image | None:
+    """Returns the upright picture; None if it has too many pixels."""
+    with Image.open(path, formats=_FORMATS) as image:
+        if image.size[0] * image.size[1] > max_pixels:
+            return None
+        upright = ImageOps.exif_transpose(image)
+        if "A" in upright.getbands() or "transparency" in upright.info:
+            upright = upright.convert("RGBA")
+            white = Image.new("RGBA", upright.size, "white")
+            return Image.alpha_composite(white, upright).convert("RGB")
+        return upright.convert("RGB")
+
+
+def _square(image: Image.Image, longest: int) -> Picture:
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.crop((left, top, left + side, top + side))
+    if side > longest:
+        image = image.resize((longest, longest), Image.Resampling.BICUBIC)
+    return np.asarray(image)
