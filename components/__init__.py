@@ -1,0 +1,1 @@
+"""Kubeflow components: thin shells around `visavis.steps`."""

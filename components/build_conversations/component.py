@@ -1,0 +1,32 @@
+"""Component `build_conversations`."""
+
+from kfp import dsl
+
+from components.images import TOOLS_IMAGE
+
+
+@dsl.component(base_image=TOOLS_IMAGE, packages_to_install=[], install_kfp_package=False)
+def build_conversations(
+    recipe: str,
+    context: str,
+    pairs: dsl.Input[dsl.Dataset],
+    captions: dsl.Input[dsl.Dataset],
+    faces: dsl.Input[dsl.Dataset],
+    conversations: dsl.Output[dsl.Dataset],
+) -> None:
+    """Build the training, validation and test conversations, split by identity.
+
+    Single-round sets for the stages and the three-round set by name; no person is in two splits.
+
+    Args:
+        recipe: Resolved recipe as JSON.
+        context: Store, run folder and tracker as JSON.
+        pairs: From `curate_clips`.
+        captions: From `describe_clips`.
+        faces: From `segment_faces`.
+        conversations: WebDataset shards, a Parquet index, a data card and a viewer page.
+    """
+    from visavis.steps.build_conversations import build_conversations as step
+
+    inputs = {"pairs": pairs.path, "captions": captions.path, "faces": faces.path}
+    conversations.metadata.update(step(recipe, context, inputs, conversations.path).summary())

@@ -1,0 +1,27 @@
+"""Component `curate_clips`."""
+
+from kfp import dsl
+
+from components.images import TOOLS_IMAGE
+
+
+@dsl.component(base_image=TOOLS_IMAGE, packages_to_install=[], install_kfp_package=False)
+def curate_clips(
+    recipe: str,
+    context: str,
+    pairs: dsl.Output[dsl.Dataset],
+) -> None:
+    """Decode the first and last frame of each clip and keep the pairs that show the same two people.
+
+    Every other clip gets a ledger row with its reason: no video, truncated, too short, not two people,
+    people who do not match, too far apart for one square, a cut, a near-duplicate. Bad files never stop
+    the run.
+
+    Args:
+        recipe: Resolved recipe as JSON.
+        context: Store, run folder and tracker as JSON.
+        pairs: Pairs of frames with the same two people.
+    """
+    from visavis.steps.curate_clips import curate_clips as step
+
+    pairs.metadata.update(step(recipe, context, {}, pairs.path).summary())

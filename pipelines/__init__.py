@@ -1,0 +1,1 @@
+"""Kubeflow pipelines: wiring only; the compiled form lies beside each."""

@@ -1,0 +1,81 @@
+"""The compiled pipeline: as committed, whole, and readable by Kubeflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.compiler import Compiler
+from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
+
+from pipelines.train import train
+
+GOLDEN = Path(__file__).resolve().parents[2] / "pipelines" / "train.yaml"
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("compiled") / "train.yaml"
+    Compiler().compile(train, str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def spec(compiled: Path) -> dict[str, Any]:
+    return next(yaml.safe_load_all(compiled.read_text()))
+
+
+def dags(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    inner = {name: component["dag"] for name, component in spec["components"].items() if "dag" in component}
+    return {"root": spec["root"]["dag"], **inner}
+
+
+def test_it_compiles_to_what_is_committed(compiled: Path) -> None:
+    assert compiled.read_text() == GOLDEN.read_text(), (
+        "run `python -m pipelines.train` and look at the difference"
+    )
+
+
+def test_kubeflow_can_read_it(spec: dict[str, Any]) -> None:
+    message = PipelineSpec()
+    json_format.ParseDict(spec, message)
+    assert message.pipeline_info.name == "visavis-train"
+
+
+def test_no_reference_dangles(spec: dict[str, Any]) -> None:
+    executors = set(spec["deploymentSpec"]["executors"])
+    labels = {
+        component["executorLabel"] for component in spec["components"].values() if "dag" not in component
+    }
+    assert labels == executors
+    used: set[str] = set()
+    for name, dag in dags(spec).items():
+        for key, task in dag["tasks"].items():
+            used.add(task["componentRef"]["name"])
+            assert set(task.get("dependentTasks", [])) <= set(dag["tasks"]), (name, key)
+            for value in task.get("inputs", {}).get("artifacts", {}).values():
+                source = value["taskOutputArtifact"]
+                producer = dag["tasks"][source["producerTask"]]["componentRef"]["name"]
+                outputs = spec["components"][producer]["outputDefinitions"]["artifacts"]
+                assert source["outputArtifactKey"] in outputs, (name, key)
+    assert used == set(spec["components"])
+
+
+def test_every_task_has_a_name_for_people_and_no_blind_cache(spec: dict[str, Any]) -> None:
+    tasks = {key: task for dag in dags(spec).values() for key, task in dag["tasks"].items()}
+    leaves = {
+        key: task
+        for key, task in tasks.items()
+        if "dag" not in spec["components"][task["componentRef"]["name"]]
+    }
+    assert len(leaves) == 15
+    assert {task["taskInfo"]["name"] for task in leaves.values()} & set(leaves) == set()
+    assert not any(task["cachingOptions"].get("enableCache") for task in leaves.values())
+
+
+def test_the_run_is_closed_whatever_happens(spec: dict[str, Any]) -> None:
+    close = spec["root"]["dag"]["tasks"]["close-run"]
+    assert close["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
