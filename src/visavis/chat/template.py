@@ -1,0 +1,111 @@
+"""The one place where a conversation becomes tokens: SEED-X's instruction layout.
+
+`<s> [INST] {text and images} [/INST]\\n {response} <img>…</img> </s>`, further turns prefixed by a newline.
+Source: SEED-X (facts of its data pipes), the paper section 3.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+INSTRUCTION_OPEN = "[INST] "
+INSTRUCTION_CLOSE = " [/INST]\n"
+TURN_SEPARATOR = "\n"
+IMAGE_OPEN = "<img>"
+IMAGE_CLOSE = "</img>"
+RESPONSE = "I have generated an image."
+CLOSE_UP = "Generate a close-up photo of {name}"
+KEEP_IDENTICAL = "Please keep the face identical."
+KEPT = "I keep the face unchanged."
+
+
+def query_token(index: int) -> str:
+    """Returns the name of the `index`-th fixed query token: `<img_00000>` and so on."""
+    return f"<img_{index:05d}>"
+
+
+@dataclass(frozen=True)
+class TextSegment:
+    """A run of words; `supervised` marks words the model is to say."""
+
+    ids: tuple[int, ...]
+    supervised: bool
+
+
+@dataclass(frozen=True)
+class ImageSegment:
+    """An image; `generated` ones are predicted and then read again, others are only read."""
+
+    picture: int
+    generated: bool
+
+
+Segment = TextSegment | ImageSegment
+Turn = dict[str, Any]
+
+
+class Template:
+    """Renders turns into segments for one tokenizer.
+
+    A turn is `{"role": "user" | "assistant", "content": [{"type": "text", "text": …} | {"type": "image", "image": k}]}`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, image_tokens: int) -> None:
+        self.tokenizer = tokenizer
+        self.image_open = tokenizer.convert_tokens_to_ids(IMAGE_OPEN)
+        self.image_close = tokenizer.convert_tokens_to_ids(IMAGE_CLOSE)
+        self.queries = tuple(tokenizer.convert_tokens_to_ids(query_token(i)) for i in range(image_tokens))
+        self.eos = tokenizer.eos_token_id
+        self._cache: dict[str, tuple[int, ...]] = {}
+
+    def ids(self, text: str) -> tuple[int, ...]:
+        """Returns the token ids of a text, without BOS or EOS."""
+        if text not in self._cache:
+            self._cache[text] = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        return self._cache[text]
+
+    def segments(self, turns: list[Turn], *, end: bool = True) -> list[Segment]:
+        """Renders a conversation.
+
+        Args:
+            turns: User and assistant turns in order.
+            end: Whether a closing EOS is supervised after the last assistant turn.
+
+        Returns:
+            Segments in order. After a final user turn the text ends with the closing tag, ready for a response.
+        """
+        output: list[Segment] = [TextSegment((self.tokenizer.bos_token_id,), False)]
+        for number, turn in enumerate(turns):
+            user = turn["role"] == "user"
+            if user:
+                opening = (TURN_SEPARATOR if number else "") + INSTRUCTION_OPEN
+                output.append(TextSegment(self.ids(opening), False))
+            for part in turn["content"]:
+                if part["type"] == "text":
+                    output.append(TextSegment(self.ids(part["text"]), not user))
+                else:
+                    output.append(TextSegment((self.image_open,), not user))
+                    output.append(ImageSegment(part["image"], not user))
+                    output.append(TextSegment((self.image_close,), False))
+            if user:
+                output.append(TextSegment(self.ids(INSTRUCTION_CLOSE), False))
+            elif end and number == len(turns) - 1:
+                output.append(TextSegment((self.eos,), True))
+        return output
+
+
+def user(*content: str | int) -> Turn:
+    """Returns a user turn; strings become text, integers pictures."""
+    return {"role": "user", "content": [_part(value) for value in content]}
+
+
+def assistant(*content: str | int) -> Turn:
+    """Returns an assistant turn; strings become text, integers pictures."""
+    return {"role": "assistant", "content": [_part(value) for value in content]}
+
+
+def _part(value: str | int) -> dict[str, Any]:
+    return {"type": "text", "text": value} if isinstance(value, str) else {"type": "image", "image": value}

@@ -1,0 +1,209 @@
+"""The conversational model: a LLaMA that reads and writes images as 64 continuous tokens.
+
+Source: the paper, section 3; SEED-X `src/models/mllm/seed_x.py` (fixed query tokens, connectors, loss weights).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlamaForCausalLM
+
+from visavis.models.checkpoint import load_config, load_weights, save_module
+from visavis.models.image_encoder import pool_tokens
+from visavis.models.resampler import Resampler
+
+IGNORED = -100
+LLM_FOLDER = "llm"
+
+
+@dataclass(frozen=True)
+class MllmConfig:
+    """What surrounds the LLaMA; the defaults are SEED-X's.
+
+    Attributes:
+        token_dim: Channels of an image token of the encoder.
+        image_tokens: Tokens of an image block, in and out.
+        input_connector: `resampler` (SEED-X: 256 tokens → 64 by cross-attention) or `pool` (the paper: average).
+        output_connector: `resampler` (SEED-X) or `linear` (LayerNorm and a linear map for each token).
+        connector_heads: Heads of the resamplers.
+        token_shift: Number of earlier input embeddings that are mixed into each one by a linear map that starts at
+            zero; 0 leaves the LLaMA's inputs alone. Small models bind neighbours (name, look) much sooner with it.
+        lm_weight: Weight of the text loss.
+        rec_weight: Weight of the image-token regression.
+    """
+
+    token_dim: int = 4096
+    image_tokens: int = 64
+    input_connector: str = "resampler"
+    output_connector: str = "resampler"
+    connector_heads: int = 32
+    token_shift: int = 0
+    lm_weight: float = 1.0
+    rec_weight: float = 6.0
+
+
+@dataclass
+class MllmBatch:
+    """One padded batch of laid-out conversations (see `visavis.chat.layout`).
+
+    Attributes:
+        input_ids: `[B, L]`.
+        position_ids: `[B, L]`; a generated image and its re-reading share positions.
+        previous: `[B, L]` index of each token's logical predecessor, -1 at the start.
+        mask: `[B, L, L]` bool, True where the row may attend to the column.
+        labels: `[B, L]` next-token targets already shifted, `IGNORED` where there is none.
+        read: `[B, L]` index into `pictures` rows times `image_tokens` plus offset where an image is read, -1 elsewhere.
+        write: `[B, L]` the same for the query tokens of images to generate.
+        pictures: `[P, 4 * image_tokens, token_dim]` tokens of every picture in the batch, unpooled.
+        weights: `[P]` regression weight of each picture.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    previous: Tensor
+    mask: Tensor
+    labels: Tensor
+    read: Tensor
+    write: Tensor
+    pictures: Tensor
+    weights: Tensor
+
+
+@dataclass
+class MllmLoss:
+    """Losses of a batch: the weighted total, the text's cross-entropy and the images' mean squared error."""
+
+    total: Tensor
+    text: Tensor
+    image: Tensor
+
+
+class TokenShift(nn.Module):
+    """Adds linear maps of the last `taps` input embeddings; zero at the start, so that a new one changes nothing."""
+
+    def __init__(self, dim: int, taps: int) -> None:
+        super().__init__()
+        self.maps = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(taps))
+        for linear in self.maps:
+            nn.init.zeros_(linear.weight)
+
+    def forward(self, embeddings: Tensor, previous: Tensor) -> Tensor:
+        """Mixes `[B, L, D]` along the chain of predecessors `[B, L]` (-1 ends a chain)."""
+        padded = torch.cat([embeddings, torch.zeros_like(embeddings[:, :1])], dim=1)
+        length = embeddings.shape[1]
+        chain = torch.cat([previous, previous.new_full((previous.shape[0], 1), -1)], dim=1)
+        chain = torch.where(chain < 0, length, chain)
+        source, output = chain, embeddings
+        for linear in self.maps:
+            index = source[:, :length, None].expand(-1, -1, embeddings.shape[2])
+            output = output + linear(padded.gather(1, index))
+            source = chain.gather(1, source)
+        return output
+
+
+class PooledConnector(nn.Module):
+    """Average-pooled image tokens, mapped to the LLaMA's width, with a learned position for each."""
+
+    def __init__(self, token_dim: int, image_tokens: int, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(token_dim, dim)
+        self.position = nn.Parameter(torch.randn(image_tokens, dim) * 0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Maps `[B, 4n, token_dim]` to `[B, n, dim]`."""
+        output: Tensor = self.linear(pool_tokens(tokens)) + self.position
+        return output
+
+
+class Mllm(nn.Module):
+    """LLaMA with an input connector, fixed query tokens and an output connector."""
+
+    def __init__(self, llm: LlamaForCausalLM, config: MllmConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.llm = llm
+        self.connectors = nn.ModuleDict()
+        dim, grid = llm.config.hidden_size, int(config.image_tokens**0.5)
+        if config.input_connector == "resampler":
+            self.connectors["input"] = Resampler(grid, dim, config.connector_heads, input_dim=config.token_dim)
+        else:
+            self.connectors["input"] = PooledConnector(config.token_dim, config.image_tokens, dim)
+        if config.output_connector == "resampler":
+            self.connectors["output"] = Resampler(grid, config.token_dim, config.connector_heads, input_dim=dim)
+        else:
+            self.connectors["output"] = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, config.token_dim))
+        if config.token_shift:
+            self.connectors["shift"] = TokenShift(dim, config.token_shift)
+
+    def embed(self, batch: MllmBatch) -> Tensor:
+        """Returns the LLaMA's input embeddings `[B, L, D]`: words, read images, query tokens."""
+        embeddings = self.llm.get_input_embeddings()(batch.input_ids)
+        is_read = batch.read >= 0
+        if bool(is_read.any()):
+            images = self.connectors["input"](batch.pictures).flatten(0, 1)
+            embeddings = embeddings.masked_scatter(is_read[..., None], images[batch.read[is_read]].to(embeddings.dtype))
+        if "shift" in self.connectors:
+            embeddings = self.connectors["shift"](embeddings, batch.previous)
+        return embeddings
+
+    def hidden_states(self, batch: MllmBatch) -> Tensor:
+        """Runs the LLaMA once over the batch: `[B, L, D]` after the final norm."""
+        output = self.llm.model(
+            inputs_embeds=self.embed(batch),
+            attention_mask=batch.mask[:, None],
+            position_ids=batch.position_ids,
+            use_cache=False,
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def predict_images(self, hidden: Tensor, write: Tensor) -> Tensor:
+        """Returns predicted pooled tokens `[G, image_tokens, token_dim]` of the G image blocks, in reading order."""
+        queries = hidden[write >= 0].view(-1, self.config.image_tokens, hidden.shape[-1])
+        tokens: Tensor = self.connectors["output"](queries)
+        return tokens
+
+    def loss(self, batch: MllmBatch) -> MllmLoss:
+        """Cross-entropy of supervised words plus weighted MSE of image tokens (SEED-X: weights 1 and 6).
+
+        Only supervised rows reach the vocabulary head.
+        """
+        hidden = self.hidden_states(batch)
+        supervised = batch.labels != IGNORED
+        zero = hidden.sum() * 0.0
+        text = image = zero
+        if bool(supervised.any()):
+            logits = self.llm.lm_head(hidden[supervised])
+            text = functional.cross_entropy(logits.float(), batch.labels[supervised])
+        writes = batch.write >= 0
+        if bool(writes.any()):
+            index = batch.write[writes].view(-1, self.config.image_tokens)[:, 0] // self.config.image_tokens
+            target = pool_tokens(batch.pictures[index]).float()
+            error = (self.predict_images(hidden, batch.write).float() - target).square().mean(dim=(1, 2))
+            weight = batch.weights[index]
+            image = (error * weight).sum() / weight.sum()
+        total = self.config.lm_weight * text + self.config.rec_weight * image
+        return MllmLoss(total, text.detach(), image.detach())
+
+    def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+        """Writes the LLaMA in transformers' layout under `llm/` and the connectors beside it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        state = None
+        if dtype is not None:
+            state = {name: tensor.to(dtype) for name, tensor in self.llm.state_dict().items()}
+        self.llm.save_pretrained(folder / LLM_FOLDER, state_dict=state)
+        save_module(self.connectors, self.config, folder, dtype)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Mllm:
+        """Reads a folder written by `save_pretrained`, in float32."""
+        config = MllmConfig(**load_config(folder))
+        llm = LlamaForCausalLM.from_pretrained(folder / LLM_FOLDER, dtype=torch.float32)
+        model = cls(llm, config)
+        load_weights(model.connectors, folder)
+        return model

@@ -1,0 +1,1 @@
+"""Training of the parts of the bundled pack, from the drawn world alone."""

@@ -1,0 +1,168 @@
+"""What the pretrained model can do before visavis tunes it: the skills that SEED-X brings along, in small.
+
+Text-to-image, describing a person, naming a place, who is who by name, where somebody stands, and crops. The chats
+that visavis teaches (a close-up of somebody by name after a generated picture) are not among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from visavis.chat.template import RESPONSE, Turn, assistant, user
+
+SIDES = ("left", "right")
+DESCRIBE = "Describe this person."
+WHERE = "Where is this?"
+GENERATE = "Generate an image: {caption}"
+OPENINGS = ("two friends, ", "a photo of ", "a picture of ", "")
+SKILLS = ("text", "paint", "describe", "place", "who", "crop_side", "crop_look", "crop_name")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One person of a picture, in words.
+
+    Attributes:
+        looks: Phrases, the hair first ("long red hair", "round glasses").
+        side: `left` or `right` in a picture of two, empty otherwise.
+        face: Row of the masked close-up in the picture set.
+    """
+
+    looks: tuple[str, ...]
+    side: str = ""
+    face: int = -1
+
+
+@dataclass(frozen=True)
+class Cast:
+    """A picture in words: its row, the people in it (left to right) and the place."""
+
+    picture: int
+    people: tuple[Member, ...]
+    place: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Turns whose picture numbers index `pictures` (rows of the picture set); `weights` for generated ones."""
+
+    turns: list[Turn]
+    pictures: list[int]
+    weights: list[float]
+
+
+def _phrases(member: Member, others: Sequence[Member], rng: np.random.Generator, count: int) -> list[str]:
+    """Draws up to `count` phrases, those that tell the person from the others first."""
+    shared = {phrase for other in others for phrase in other.looks}
+    own = [phrase for phrase in member.looks if phrase not in shared] or list(member.looks)
+    picked = rng.permutation(len(own))[:count]
+    return [own[int(i)] for i in sorted(picked)]
+
+
+def caption(cast: Cast, names: Sequence[str], rng: np.random.Generator) -> tuple[str, list[list[str]]]:
+    """Writes a caption with one clause per named person, in an order that says nothing about left and right.
+
+    Returns:
+        The text, and for each person the phrases that it mentions.
+    """
+    people = cast.people
+    styles = [str(s) for s in rng.choice(["looks", "side", "bare"], size=len(people), p=[0.66, 0.2, 0.14])]
+    if all(style == "bare" for style in styles) or len(people) > 2:
+        styles = ["looks"] * len(people)
+    mentioned: list[list[str]] = [[] for _ in people]
+    clauses = []
+    for index in rng.permutation(len(people)):
+        member, name = people[index], names[index]
+        if styles[index] == "looks":
+            others = [m for i, m in enumerate(people) if i != index]
+            mentioned[index] = _phrases(member, others, rng, int(rng.integers(1, 3)))
+            clauses.append(f"{name} with {' and '.join(mentioned[index])}")
+        elif styles[index] == "side" and member.side:
+            clauses.append(f"{name} on the {member.side}")
+        else:
+            clauses.append(name)
+    opening = OPENINGS[int(rng.integers(len(OPENINGS)))]
+    place = f", {cast.place}" if cast.place and rng.random() < 0.9 else ""
+    return opening + " and ".join(clauses) + place, mentioned
+
+
+def text_sample(people: Sequence[Member], names: Sequence[str], rng: np.random.Generator) -> Sample:
+    """Who is who in words alone: a caption of several people and questions that it answers."""
+    cast = Cast(-1, tuple(people), "")
+    text, mentioned = caption(cast, names, rng)
+    turns: list[Turn] = []
+    for index in rng.permutation(len(people)):
+        name = names[index]
+        for phrase in mentioned[index]:
+            if "hair" in phrase or "head" in phrase:
+                question, answer = f"What hair does {name} have?", phrase
+            else:
+                question, answer = f"What else does {name} have?", phrase
+            holders = [i for i, phrases in enumerate(mentioned) if phrase in phrases]
+            if len(holders) == 1 and rng.random() < 0.35:
+                question, answer = f"Who has {phrase}?", name
+            turns += [user(f"{text}. {question}" if not turns else question), assistant(answer)]
+    return Sample(turns or [user(f"{text}."), assistant("yes")], [], [])
+
+
+def picture_sample(
+    skill: str, cast: Cast, names: Sequence[str], rng: np.random.Generator, crop_weight: float
+) -> Sample:
+    """Builds one sample of a skill for a picture of two people (paint, describe and place: of any number).
+
+    Args:
+        skill: One of `SKILLS` but `text`.
+        cast: The picture.
+        names: A name for each person.
+        rng: The only source of chance.
+        crop_weight: Regression weight of a crop (crops vary less than pictures).
+    """
+    people = cast.people
+    if skill == "paint":
+        text = caption(cast, names, rng)[0] if people else cast.place
+        return Sample([user(GENERATE.format(caption=text)), assistant(RESPONSE, 0)], [cast.picture], [1.0])
+    if skill == "describe":
+        return Sample([user(0, DESCRIBE), assistant(", ".join(people[0].looks))], [cast.picture], [1.0])
+    if skill == "place":
+        return Sample([user(0, WHERE), assistant(cast.place)], [cast.picture], [1.0])
+    text, _ = caption(cast, names, rng)
+    if skill == "who":
+        turns = _questions(cast, names, rng, 4)
+        turns[0]["content"] = [{"type": "text", "text": f"{text}."}, {"type": "image", "image": 0}, *turns[0]["content"]]
+        return Sample(turns, [cast.picture], [1.0])
+    index = int(rng.integers(len(people)))
+    member, others = people[index], [m for i, m in enumerate(people) if i != index]
+    if skill == "crop_side":
+        target = f"the person on the {member.side}"
+    elif skill == "crop_look":
+        target = f"the person with {_phrases(member, others, rng, 1)[0]}"
+    else:
+        target = names[index]
+    turns = _questions(cast, names, rng, 1) if skill == "crop_name" and rng.random() < 0.5 else []
+    turns += [user(f"Show the face of {target}."), assistant(1)]
+    lead = [{"type": "image", "image": 0}]
+    if skill == "crop_name" or rng.random() < 0.3:
+        lead = [{"type": "text", "text": f"{text}."}, *lead]
+    turns[0]["content"] = [*lead, *turns[0]["content"]]
+    return Sample(turns, [cast.picture, member.face], [1.0, crop_weight])
+
+
+def _questions(cast: Cast, names: Sequence[str], rng: np.random.Generator, count: int) -> list[Turn]:
+    turns: list[Turn] = []
+    for _ in range(count):
+        index = int(rng.integers(len(cast.people)))
+        member, name = cast.people[index], names[index]
+        kind = int(rng.integers(4))
+        if kind == 0:
+            question, answer = f"What hair does {name} have?", member.looks[0]
+        elif kind == 1:
+            question, answer = f"Where is {name}?", f"on the {member.side}"
+        elif kind == 2:
+            question, answer = f"Who is on the {member.side}?", name
+        else:
+            question, answer = f"What hair does the person on the {member.side} have?", member.looks[0]
+        turns += [user(question), assistant(answer)]
+    return turns

@@ -1,0 +1,1 @@
+"""Training: one engine, the stages of the paper, packing and checkpoints."""

@@ -1,0 +1,56 @@
+"""Configuration of every training step; the defaults are SEED-X's published fine-tuning values."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OptimConfig(_Strict):
+    """AdamW with a linear warm-up and a cosine decay to `min_lr_ratio` (SEED-X `train_seed_x_sft`)."""
+
+    steps: int = Field(20_000, ge=0, description="Optimizer steps; 0 skips the stage.")
+    batch_size: int = Field(48, ge=1, description="Items of a step.")
+    lr: float = Field(1e-4, gt=0, description="Highest learning rate.")
+    warmup: int = Field(500, ge=0, description="Steps of linear warm-up.")
+    min_lr_ratio: float = Field(0.05, ge=0, le=1, description="Last learning rate as a share of the highest.")
+    weight_decay: float = Field(0.05, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    ema: float = Field(0.0, ge=0, lt=1, description="Decay of the averaged weights that are saved; 0 saves the last.")
+    checkpoint_seconds: float = Field(30.0, gt=0, description="Wall time between checkpoints.")
+    log_every: int = Field(10, ge=1, description="Steps between two logged points.")
+    seed: int = 0
+
+
+class StageConfig(OptimConfig):
+    """One stage of MLLM tuning: which sets it draws from, and in which shares."""
+
+    sets: dict[str, float] = Field(default_factory=dict, description="Set name -> share of the items.")
+    keep_identical_text: bool = Field(False, description='Add the paper\'s "keep the face identical" sentences.')
+
+
+class MllmConfigs(_Strict):
+    """The three stages of section 3.2, each starting from the one before."""
+
+    reconstruct: StageConfig = StageConfig(sets={"reconstruct": 1.0})
+    inpaint: StageConfig = StageConfig(sets={"inpaint": 1.0})
+    pair: StageConfig = StageConfig(sets={"pair": 0.7, "inpaint": 0.3})
+
+
+class DetokenizerStages(_Strict):
+    """Detokenizer tuning: natural pictures first, then people (section 3.1)."""
+
+    denoiser: str = Field("dit", pattern="^(dit|unet)$", description="dit, or the baseline unet.")
+    natural: OptimConfig = OptimConfig()
+    people: OptimConfig = OptimConfig()
+    sample_steps: int = Field(4, ge=1, description="Euler steps of a sample.")
+
+
+class EncodeConfig(_Strict):
+    """Frozen encoder and autoencoder, once for each picture."""
+
+    batch_size: int = Field(64, ge=1)
