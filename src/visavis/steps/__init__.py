@@ -1,8 +1,8 @@
 """The steps of the pipeline, one module each, holding one function of the same name.
 
 `from visavis.steps.curate_clips import curate_clips` gives `curate_clips(recipe, context, inputs, output)`:
-`recipe` and `context` are JSON, `inputs` names manifest files, `output` is the manifest file to write. Importing a
-step is cheap: its libraries are imported when it has work to do.
+`recipe` and `context` are JSON, `inputs` names manifest files, `output` is the manifest file to write.
+Importing a step is cheap: its libraries are imported when it has work to do.
 
 | step | inputs |
 | --- | --- |

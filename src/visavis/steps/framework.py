@@ -27,6 +27,7 @@ from pydantic import ValidationError
 
 from visavis.errors import VisavisError
 from visavis.files import read_json, read_jsonl, sha256_file, write_atomic, write_json
+from visavis.packs import Pack, load_pack
 from visavis.steps.contracts import Manifest, RunContext
 from visavis.steps.keys import code_version, content_key, resolve_section
 from visavis.tracking import Tracker, step_run
@@ -83,6 +84,11 @@ class StepJob:
         return Recipe.model_validate_json(self.recipe_json)
 
     @cached_property
+    def pack(self) -> Pack:
+        """The pack of pretrained parts that the recipe names."""
+        return load_pack(self.recipe.pack)
+
+    @cached_property
     def scratch(self) -> Path:
         """Folder for checkpoints: it outlives kills and is removed when the step is done."""
         path = self.work / _SCRATCH
@@ -114,7 +120,8 @@ def run_step(
     inputs: Mapping[str, str | Path],
     output: str | Path,
     section: Sequence[str],
-    extra: str = "",
+    extra: Callable[[], str] | None = None,
+    reuse: bool = True,
 ) -> Manifest:
     """Runs a step, or finds that it was run before.
 
@@ -126,7 +133,8 @@ def run_step(
         inputs: Manifest file of each input.
         output: Manifest file to write.
         section: Dotted names of the recipe's fields that the step reads; `pack.NAME` for a part of the pack.
-        extra: Digest of what the step reads from outside the run.
+        extra: Gives a digest of what the step reads from outside the run.
+        reuse: False for a step whose result also lies elsewhere (a registry), so that it looks there each time.
 
     Returns:
         The manifest of the result.
@@ -140,12 +148,13 @@ def run_step(
         manifests = {key: _opened(key, path) for key, path in inputs.items()}
         values = resolve_section(json.loads(recipe), section)
         digests = {key: manifest.digest for key, manifest in manifests.items()}
-        key = content_key(name, code_version(body.__module__), values, digests, extra)
+        outside = extra() if extra else ""
+        key = content_key(name, code_version(body.__module__), values, digests, outside)
         final = Path(run.store).resolve() / name / key
         timing["key"] = key
         final.parent.mkdir(parents=True, exist_ok=True)
         with _lock(name, final.with_suffix(".lock")):
-            manifest = _stored(final)
+            manifest = _stored(final) if reuse else None
             timing["status"] = "reused" if manifest else "ran"
             if manifest is None:
                 work = final.with_suffix(".partial")

@@ -36,6 +36,7 @@ _UNHASHED = frozenset(
         ".steps",
         ".steps.contracts",
         ".steps.framework",
+        ".steps.grids",
         ".steps.keys",
     )
 )
@@ -102,17 +103,6 @@ def _pack_content(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
         files = {path: digest for path, digest in pack.manifest.files.items() if path.startswith(prefix)}
         content[part] = {"settings": settings, "files": files}
     return content
-
-
-def folder_digest(folder: Path) -> str:
-    """Returns one hash over the names and contents of all files below a folder, hidden ones left out."""
-    digest = hashlib.sha256()
-    files = (path for path in folder.rglob("*") if path.is_file())
-    for path in sorted(files):
-        relative = path.relative_to(folder)
-        if not any(part.startswith(".") for part in relative.parts):
-            digest.update(f"{relative.as_posix()}\0{sha256_file(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def code_version(module: str) -> str:

@@ -207,3 +207,18 @@ def test_a_killed_step_goes_on_from_where_it_was(tmp_path: Path) -> None:
     assert resumed.files == straight.files
     assert resumed.key == straight.key
     assert not list(killed.glob("store/tune/*.partial"))
+
+
+def test_what_lies_outside_the_run_is_part_of_the_key(context: str, tmp_path: Path) -> None:
+    def made_of(extra: str) -> Manifest:
+        return run_step(
+            "curate", four_items, RECIPE, context, {}, tmp_path / "c.json", ("seed",), lambda: extra
+        )
+
+    assert made_of("clips of today").key == made_of("clips of today").key != made_of("clips of tomorrow").key
+
+
+def test_a_step_may_refuse_to_be_reused(context: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        run_step("curate", four_items, RECIPE, context, {}, tmp_path / "c.json", ("seed",), reuse=False)
+        assert status(tmp_path) == "ran"

@@ -53,12 +53,3 @@ def test_a_rebuilt_part_changes_only_the_sections_that_name_it(tmp_path: Path) -
     assert after["pack.faces"] == before["pack.faces"]
     assert after["pack.clip"] != before["pack.clip"]
     assert after["pack"] != before["pack"]
-
-
-def test_a_folder_digest_sees_names_and_content(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(b"1")
-    first = keys.folder_digest(tmp_path)
-    (tmp_path / ".hidden").write_bytes(b"2")
-    assert keys.folder_digest(tmp_path) == first
-    (tmp_path / "a.mp4").rename(tmp_path / "b.mp4")
-    assert keys.folder_digest(tmp_path) != first

@@ -1,0 +1,62 @@
+"""Step 12: the scored model folder becomes a version in the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from visavis.errors import VisavisError
+from visavis.files import read_json, write_json
+from visavis.steps.framework import LEDGER_NAME, Manifest, StepJob, StepResult, log, run_step
+
+MODEL_FOLDER = "model"
+"""Name of the model folder beside the scorecard."""
+
+
+def register_model(
+    recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path
+) -> Manifest:
+    """Runs the step; see `visavis.steps`. It looks into the registry each time: the alias may have moved."""
+    section = ("registration",)
+    return run_step("register_model", _body, recipe, context, inputs, output, section, reuse=False)
+
+
+def _body(job: StepJob) -> StepResult:
+    from visavis.data.ledger import Ledger
+    from visavis.evaluation.scorecard import Scorecard
+    from visavis.registry.versions import register
+
+    if not job.context.tracking_uri:
+        raise VisavisError(
+            "register_model needs MLflow, and the run has no tracking_uri",
+            fix="set MLFLOW_TRACKING_URI, or leave it to `visavis run`",
+        )
+    scored = job.folder("scorecard")
+    decision = read_json(job.folder("decision") / "decision.json")
+    tags = {
+        "gate": "passed" if decision["passed"] else "failed",
+        "gate.failed": ", ".join(rule["metric"] for rule in decision["rules"] if not rule["passed"]),
+        "git.sha": job.context.git_sha,
+        "image.digest": job.context.image,
+        "recipe.name": job.recipe.name,
+        "recipe.hash": job.context.recipe_hash,
+        "data.manifest": job.inputs["scorecard"].inputs.get("conversations", ""),
+        "step.key": job.inputs["scorecard"].key,
+    }
+    settings = job.recipe.registration
+    version = register(
+        scored / MODEL_FOLDER,
+        tracking_uri=job.context.tracking_uri,
+        name=settings.name,
+        run_id=job.context.parent_run_id or None,
+        tags={name: value for name, value in tags.items() if value},
+        metrics=Scorecard.read(scored / "scorecard.json").metrics(),
+        alias=settings.alias if decision["passed"] else None,
+    )
+    write_json(job.work / "version.json", asdict(version))
+    job.tracker.set_tags({"model.version": version.uri, "gate": tags["gate"]})
+    ledger = Ledger(job.name)
+    ledger.keep(version.tags["weights.sha256"], version=version.uri)
+    log.info("registered %s (%s)", version.uri, ", ".join(version.aliases) or "no alias: it failed the gate")
+    return StepResult(ledger.close(job.work / LEDGER_NAME, 1), {"version": float(version.version)})
