@@ -1,8 +1,8 @@
 """Installs the locked requirements into a virtual environment with uv; `make setup` runs it.
 
-Standard library only: it runs before anything is installed. uv resolves in seconds what pip takes minutes for, but it
-does not read pip's configuration, so that the package indexes, folders of wheels and certificates that the user
-configured for pip are handed on to it here. Nothing is assumed of any machine.
+Standard library only: it runs before anything is installed. uv resolves in seconds what pip takes minutes
+for, but it does not read pip's configuration; so the package indexes, folders of wheels and certificates that
+the user configured for pip are handed on to it here. Nothing is assumed of any machine.
 
     .venv/bin/python tools/install.py requirements.lock
 """
@@ -45,7 +45,9 @@ def uv_arguments(settings: Mapping[str, str]) -> list[str]:
     """
     arguments: list[str] = []
     for option in ("find-links", "extra-index-url", "trusted-host"):
-        name = {"extra-index-url": "--index", "trusted-host": "--allow-insecure-host"}.get(option, f"--{option}")
+        name = {"extra-index-url": "--index", "trusted-host": "--allow-insecure-host"}.get(
+            option, f"--{option}"
+        )
         for value in shlex.split(settings.get(option, "").replace("\\n", " ")):
             arguments += [name, value]
     if "index-url" in settings:
@@ -75,17 +77,35 @@ def has_gpu() -> bool:
 
 
 def cpu_build_in_reach(uv: list[str], lock: str, environment: Mapping[str, str]) -> bool:
-    """Tells whether uv can get the CPU build of the locked torch from here, without waiting for a dead address."""
+    """Tells whether uv can get the CPU build of the locked torch; a dead address is not waited for."""
     wanted = [line.partition(";")[0].strip() for line in lock.splitlines() if _TORCH.match(line)]
     impatient = {**environment, "UV_HTTP_TIMEOUT": "10", "UV_HTTP_RETRIES": "0"}
-    command = [*uv, "--dry-run", "--no-deps", "--torch-backend", "cpu", *wanted]
+    command = [*uv, "--dry-run", "--reinstall", "--no-deps", "--torch-backend", "cpu", *wanted]
     return subprocess.run(command, env=impatient, capture_output=True, check=False).returncode == 0
+
+
+def check_system_libraries() -> None:
+    """Imports the packages that need libraries of the operating system.
+
+    Raises:
+        SystemExit: If such a library is missing.
+    """
+    code = "import cv2, skia"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.exit(
+            f"error: {result.stderr.strip().splitlines()[-1]}\n"
+            "  fix: install that library of the operating system"
+            " (Debian: apt-get install libegl1 libgl1 libglib2.0-0)"
+        )
 
 
 def main() -> None:
     """Installs uv, then the lock, then visavis itself in editable form."""
     if sys.prefix == sys.base_prefix:
-        raise SystemExit(f"error: {sys.executable} is not the Python of a virtual environment\n  fix: run `make setup`")
+        raise SystemExit(
+            f"error: {sys.executable} is not the Python of a virtual environment\n  fix: run `make setup`"
+        )
     lock_path = Path(sys.argv[1])
     lock = lock_path.read_text()
     settings = pip_settings()
@@ -101,11 +121,14 @@ def main() -> None:
         uv += ["--torch-backend", "cpu"]
     subprocess.run([*uv, "--requirement", str(lock_path)], env=environment, check=True)
     subprocess.run([*uv, "--quiet", "--no-deps", "--editable", "."], env=environment, check=True)
+    check_system_libraries()
 
 
 if __name__ == "__main__":
     try:
         main()
     except subprocess.CalledProcessError as error:
-        sys.exit(f"error: the installation stopped (exit code {error.returncode}); see the lines above\n"
-                 "  fix: check the network and `pip config list`, then run `make setup` again")
+        sys.exit(
+            f"error: the installation stopped (exit code {error.returncode}); see the lines above\n"
+            "  fix: check the network and `pip config list`, then run `make setup` again"
+        )

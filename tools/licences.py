@@ -1,6 +1,6 @@
 """Writes docs/licences.md: the licence of every locked package, as the installed package states it.
 
-    .venv/bin/python tools/licences.py
+.venv/bin/python tools/licences.py
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def locked() -> Iterator[Requirement]:
 
 
 def licence_of(name: str) -> str:
-    """Returns what an installed package says of its licence: its SPDX expression, else its classifiers, else words."""
+    """Returns what an installed package says of its licence: an SPDX expression, or words."""
     try:
         metadata = importlib.metadata.metadata(name)
     except importlib.metadata.PackageNotFoundError:
@@ -76,7 +76,9 @@ def licence_of(name: str) -> str:
     words = re.sub(r"\s+", " ", (metadata.get("License") or "").strip())
     licence = ", ".join(named) or words[:60] or _FROM_SOURCE.get(name, "")
     if not licence:
-        raise SystemExit(f"error: {name} states no licence\n  fix: look it up and add it to _FROM_SOURCE in {__file__}")
+        raise SystemExit(
+            f"error: {name} states no licence\n  fix: look it up and add it to _FROM_SOURCE in {__file__}"
+        )
     return licence
 
 

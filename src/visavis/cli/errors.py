@@ -1,0 +1,65 @@
+"""How the command line ends when something is wrong: one message with the fix, no traceback."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import click
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from visavis.errors import VisavisError
+
+USER_ERROR = 2
+"""Exit code of a mistake that the user can fix."""
+
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+class FriendlyGroup(TyperGroup):
+    """A group of commands that turns errors for users into one message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command.
+
+        Raises:
+            typer.Exit: With `USER_ERROR` for a mistake the user can fix, with `STOPPED` after Ctrl-C.
+        """
+        try:
+            return super().invoke(ctx)
+        except VisavisError as error:
+            complain(error)
+            raise typer.Exit(USER_ERROR) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+                raise
+            complain(_storage(error))
+            raise typer.Exit(USER_ERROR) from None
+        except KeyboardInterrupt:
+            _stderr().print("\nStopped. The same command goes on from here.")
+            raise typer.Exit(STOPPED) from None
+
+
+def complain(error: VisavisError) -> None:
+    """Prints an error and its fix to standard error."""
+    console = _stderr()
+    console.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
+    console.print(f"  [bold green]fix:[/] {escape(error.fix)}", soft_wrap=True)
+
+
+def _storage(error: OSError) -> VisavisError:
+    where = error.filename or "the run's folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return VisavisError(
+            f"the disk is full: {where} could not be written",
+            fix="free some space (old results lie in runs/store) and repeat the command: it goes on from here",
+        )
+    return VisavisError(f"{where}: {error.strerror}", fix="make the folder writable, or work in another one")
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False)

@@ -1,0 +1,276 @@
+"""What a run is: one typed recipe, the named recipes, and strict overrides.
+
+A named recipe is a function that starts from another one and edits it, so that it says only what differs:
+`smoke` (CI) -> `storybook` (the embedded default) -> `seedx` (the paper's scale). The classes of the sections
+belong to the modules that obey them; here they are only put together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from visavis.data.captions import DescribeConfig
+from visavis.data.clips import CurateConfig
+from visavis.data.conversations import ConversationConfig
+from visavis.data.masks import SegmentConfig
+from visavis.errors import VisavisError
+from visavis.evaluation.config import EvaluateConfig
+from visavis.files import sha256_bytes, write_atomic
+from visavis.registry.config import GateConfig, RegisterConfig
+from visavis.training.config import AdaptConfig, DetokenizerStages, EncodeConfig, MllmConfigs, StageConfig
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClipsConfig(_Section):
+    """Where the clips come from.
+
+    Attributes:
+        source: Folder of clips. Empty: the clips are rendered before the run, from the two fields below.
+        render_count: How many clips of the storybook world to render; 0 renders none.
+        render_seed: Seed of the rendering; from 2 000 000 on, so that no person is known to the pack.
+    """
+
+    source: str = ""
+    render_count: int = Field(0, ge=0)
+    render_seed: int = Field(2_000_000, ge=2_000_000)
+
+
+class AblationsConfig(_Section):
+    """What is trained besides, to test the paper's claims (`--ablations`).
+
+    Attributes:
+        enabled: Whether to train the baselines too.
+        seeds: Seeds that each claim is tested with.
+        variants: Which baselines to train.
+    """
+
+    enabled: bool = False
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    variants: tuple[Literal["unet", "direct", "direct_keep_identical"], ...] = (
+        "unet",
+        "direct",
+        "direct_keep_identical",
+    )
+
+
+class Recipe(_Section):
+    """The resolved configuration of a whole run, in the order in which the data goes through it.
+
+    Attributes:
+        name: Name of the recipe that this one started as.
+        pack: Bundled pack by name, or the folder of one.
+        seed: Seed that the run's own random choices derive from.
+    """
+
+    name: str
+    pack: str
+    seed: int = Field(0, ge=0)
+    clips: ClipsConfig = ClipsConfig()
+    curate: CurateConfig = CurateConfig()
+    describe: DescribeConfig = DescribeConfig()
+    segment: SegmentConfig = SegmentConfig()
+    conversations: ConversationConfig = ConversationConfig()
+    encode: EncodeConfig = EncodeConfig()
+    detokenizer: DetokenizerStages = DetokenizerStages()
+    mllm: MllmConfigs = MllmConfigs()
+    rounds: StageConfig = StageConfig(sets={"rounds": 1.0})
+    adapt: AdaptConfig = AdaptConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    gate: GateConfig = GateConfig()
+    registration: RegisterConfig = RegisterConfig()
+    ablations: AblationsConfig = AblationsConfig()
+
+    def digest(self) -> str:
+        """Returns the sha256 of the resolved recipe: equal recipes have equal digests."""
+        return sha256_bytes(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode())
+
+    def to_yaml(self) -> str:
+        """Returns the recipe as YAML that `recipe_named` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def save(self, path: Path) -> None:
+        """Writes the recipe as YAML, atomically."""
+        write_atomic(path, self.to_yaml())
+
+
+def edit(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """Returns a recipe with some fields changed.
+
+    Args:
+        recipe: Where to start.
+        changes: New values by dotted name, such as `{"mllm.pair.lr": 1e-4}`.
+
+    Raises:
+        VisavisError: If a field does not exist (the nearest is suggested) or a value does not fit.
+    """
+    values = recipe.model_dump(mode="json")
+    for key, value in changes.items():
+        _put(values, key, value)
+    return _validated(values)
+
+
+def apply_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
+    """Returns a recipe with the overrides of a command line applied.
+
+    Args:
+        recipe: Where to start.
+        overrides: `KEY=VALUE` each; the key is dotted, the value is YAML (`3`, `true`, `[1, 2]`, `{a: 1}`).
+
+    Raises:
+        VisavisError: If an override is malformed, its key unknown or its value of the wrong kind.
+    """
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise VisavisError(
+                f"override {override!r} is not of the form KEY=VALUE", fix="write it like mllm.pair.lr=1e-4"
+            )
+        try:
+            changes[key.strip()] = yaml.safe_load(text) if text else ""
+        except yaml.YAMLError:
+            changes[key.strip()] = text
+    return edit(recipe, changes)
+
+
+def recipe_named(name: str) -> Recipe:
+    """Returns a named recipe, or the one saved in a YAML file.
+
+    Raises:
+        VisavisError: If there is no such recipe (the nearest is suggested), or the file does not hold one.
+    """
+    if name in RECIPES:
+        return RECIPES[name]()
+    if name.endswith((".yaml", ".yml")):
+        return _read(Path(name))
+    near = _nearest(name, RECIPES)
+    hint = f"did you mean {near!r}? " if near else ""
+    raise VisavisError(
+        f"recipe {name!r} does not exist",
+        fix=f"{hint}recipes: {', '.join(RECIPES)}; or give the path of a saved recipe.yaml",
+    )
+
+
+def smoke() -> Recipe:
+    """A minute or two on 2 cores: every step runs, nothing is learned. For CI."""
+    quick = {"steps": 4, "batch_size": 4, "warmup": 1, "log_every": 1}
+    stages = ("mllm.reconstruct", "mllm.inpaint", "mllm.pair", "rounds", "adapt")
+    changes = {f"{stage}.{key}": value for stage in stages for key, value in quick.items()}
+    changes |= {
+        f"detokenizer.{part}.{key}": value for part in ("natural", "people") for key, value in quick.items()
+    }
+    sizes = {"max_single_round": 8, "max_rounds": 8, "max_ablation": 4, "max_reconstruction": 8}
+    changes |= {f"evaluate.{key}": value for key, value in sizes.items()}
+    changes |= {"evaluate.bootstrap_samples": 100, "clips.render_count": 60}
+    return edit(Recipe(name="smoke", pack="storybook"), changes)
+
+
+def storybook() -> Recipe:
+    """The embedded default: a model that can be talked to, in minutes on 2 cores."""
+    changes: dict[str, Any] = {"name": "storybook", "clips.render_count": 900}
+    for stage in ("mllm.reconstruct", "mllm.inpaint", "mllm.pair", "rounds", "adapt"):
+        changes |= {
+            f"{stage}.steps": 200,
+            f"{stage}.batch_size": 16,
+            f"{stage}.warmup": 20,
+            f"{stage}.log_every": 10,
+        }
+    for part in ("natural", "people"):
+        stage = f"detokenizer.{part}"
+        changes |= {
+            f"{stage}.steps": 200,
+            f"{stage}.batch_size": 16,
+            f"{stage}.warmup": 20,
+            f"{stage}.log_every": 10,
+        }
+    changes |= {f"evaluate.{key}": field.default for key, field in EvaluateConfig.model_fields.items()}
+    return edit(smoke(), changes)
+
+
+def seedx() -> Recipe:
+    """The paper's scale: real clips, SEED-X's parts, GPUs. Needs `clips.source` and a downloaded pack."""
+    changes: dict[str, Any] = {"name": "seedx", "pack": "seedx", "clips.render_count": 0}
+    return edit(storybook(), changes)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"smoke": smoke, "storybook": storybook, "seedx": seedx}
+
+
+def field_names(recipe: Recipe) -> list[str]:
+    """Returns the dotted names of all fields, sections included, in the order of the recipe."""
+    return list(_names(recipe.model_dump(mode="json")))
+
+
+def _names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _names(value, f"{prefix}{key}.")
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    place: Any = values
+    for step in parents:
+        place = place.get(step) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or last not in place:
+        near = _nearest(key, _names(values))
+        hint = f"did you mean {near}? " if near else ""
+        raise VisavisError(
+            f"recipe {values['name']}: field {key!r} does not exist",
+            fix=f"{hint}`visavis recipe show {values['name']}` lists all fields",
+        )
+    place[last] = value
+
+
+def _nearest(word: str, choices: Iterable[str]) -> str | None:
+    """Returns the choice that is spelled most alike; of those, one that ends in the same name comes first."""
+    names = list(choices)
+    ending = [name for name in names if name.rpartition(".")[2] == word.rpartition(".")[2]]
+    for group, cutoff in ((ending, 0.4), (names, 0.6)):
+        if near := difflib.get_close_matches(word, group, n=1, cutoff=cutoff):
+            return near[0]
+    return None
+
+
+def _validated(values: Mapping[str, Any]) -> Recipe:
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(step) for step in first["loc"])
+        message = first["msg"][:1].lower() + first["msg"][1:]
+        raise VisavisError(
+            f"recipe {values.get('name', '')}: {field} is {first['input']!r}: {message}",
+            fix=f"change {field}; `visavis recipe show {values.get('name', 'storybook')}` shows the default",
+        ) from error
+
+
+def _read(path: Path) -> Recipe:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise VisavisError(
+            f"recipe file {path} does not exist",
+            fix=f"give an existing file, or one of: {', '.join(RECIPES)}",
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise VisavisError(
+            f"recipe file {path} cannot be read: {error}", fix="save the recipe anew"
+        ) from error
+    if not isinstance(values, dict):
+        raise VisavisError(
+            f"recipe file {path} holds no mapping",
+            fix="write one with `visavis recipe show storybook > recipe.yaml`",
+        )
+    return _validated(values)
