@@ -134,7 +134,7 @@ def run_step(
         output: Manifest file to write.
         section: Dotted names of the recipe's fields that the step reads; `pack.NAME` for a part of the pack.
         extra: Gives a digest of what the step reads from outside the run.
-        reuse: False for a step whose result also lies elsewhere (a registry), so that it looks there each time.
+        reuse: False for a step whose result also lies elsewhere (a registry) and is looked up anew.
 
     Returns:
         The manifest of the result.

@@ -137,7 +137,7 @@ def ensure_experiment(client: MlflowClient, name: str, artifacts: str | None = N
 
 
 def start_parent(
-    client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str], artifacts: str
+    client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str], artifacts: str | None
 ) -> Run:
     """Makes the MLflow run of a whole pipeline run."""
     place = ensure_experiment(client, experiment, artifacts)

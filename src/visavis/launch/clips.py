@@ -1,0 +1,59 @@
+"""Clips for a recipe that brings none: the storybook world is rendered once and kept beside the runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from visavis.errors import VisavisError
+from visavis.recipes import Recipe, edit
+
+
+def with_clips(recipe: Recipe, folder: Path, console: Console) -> Recipe:
+    """Returns the recipe with `clips.source` as an absolute folder; if it names none, clips are rendered.
+
+    Args:
+        recipe: What is to be run.
+        folder: Where to keep rendered clips, one folder for each seed, count and state of the drawing code.
+        console: Where to show the progress.
+
+    Raises:
+        VisavisError: If the recipe names no clips and renders none, or its folder does not exist.
+    """
+    clips = recipe.clips
+    if clips.source:
+        source = Path(clips.source).expanduser().resolve()
+        if not source.is_dir():
+            raise VisavisError(
+                f"clips.source is {clips.source!r}, which is not a folder",
+                fix="set clips.source to a folder of video files",
+            )
+        return edit(recipe, {"clips.source": str(source)})
+    if not clips.render_count:
+        raise VisavisError(
+            f"recipe {recipe.name}: clips.source is empty and clips.render_count is 0",
+            fix="set clips.source to a folder of video files of two people",
+        )
+    return edit(
+        recipe, {"clips.source": str(_rendered(clips.render_count, clips.render_seed, folder, console))}
+    )
+
+
+def _rendered(count: int, seed: int, folder: Path, console: Console) -> Path:
+    import visavis.storybook.clips as storybook
+    from visavis.steps.keys import code_version
+
+    out = folder / f"{seed}-{count}-{code_version(storybook.__name__)[:8]}"
+    finished = out / ".finished"
+    if finished.is_file():
+        return out
+    started = time.monotonic()
+    with console.status(f"rendering {count} clips") as status:
+        storybook.render_clips(
+            out, count, seed, progress=lambda done, all_: status.update(f"rendering clips: {done} of {all_}")
+        )
+    finished.touch()
+    console.print(f"rendered {count} clips in {time.monotonic() - started:.0f} s: {out}")
+    return out

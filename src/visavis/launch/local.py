@@ -1,0 +1,223 @@
+"""A run on this machine: the same pipeline as on a cluster, each step in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from visavis.errors import VisavisError
+from visavis.files import read_json, write_json
+from visavis.launch.clips import with_clips
+from visavis.launch.kfp_client import ROOT, pipeline_named
+from visavis.launch.progress import Watch
+from visavis.loading import local_tracking_uri
+from visavis.recipes import Recipe
+from visavis.steps.framework import RunContext, log, read_timings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LOG = "pipeline.log"
+_NEEDED_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        run_dir: Its folder.
+        tracking_uri: MLflow's address.
+        parent_run_id: Its MLflow run; empty if the tracker was out of reach.
+    """
+
+    run_dir: Path
+    tracking_uri: str
+    parent_run_id: str
+
+
+def run_local(recipe: Recipe, *, runs: Path = Path("runs"), console: Console | None = None) -> RunResult:
+    """Runs the training pipeline here and returns when it is done.
+
+    Steps that were run before with the same code, settings and inputs are reused from `runs/store`; a step
+    that was killed goes on from its last checkpoint. The folder of the run is `runs/<time>-<recipe>`, and
+    `runs/latest` points to it.
+
+    Args:
+        recipe: What to run.
+        runs: Folder of all runs.
+        console: Where to show the progress.
+
+    Raises:
+        VisavisError: If a step failed; says which, why, and what to do.
+    """
+    console = Console(file=(console or Console()).file, highlight=False)
+    runs = runs.resolve()
+    runs.mkdir(parents=True, exist_ok=True)
+    _check_disk(runs)
+    pipeline = pipeline_named("train")
+    placed = with_clips(recipe, runs / "clips", console)
+    run_dir = _new_folder(runs, recipe.name)
+    recipe.save(run_dir / "recipe.yaml")
+    uri = local_tracking_uri(runs)
+    context = RunContext(
+        store=str(runs / "store"),
+        run_dir=str(run_dir),
+        run_name=run_dir.name,
+        tracking_uri=uri,
+        parent_run_id=_parent_run(uri, runs, run_dir.name, recipe),
+        git_sha=git_sha(),
+        image=os.environ.get("VISAVIS_IMAGE", ""),
+        recipe_hash=recipe.digest(),
+    )
+    console.print(f"run {run_dir.name} in {run_dir}")
+    with Watch(run_dir, console), _environment(run_dir):
+        error = _run(pipeline, placed.model_dump_json(), context.model_dump_json(), run_dir)
+    if error is not None:
+        raise _explained(run_dir, error)
+    return RunResult(run_dir, uri, context.parent_run_id)
+
+
+def _check_disk(runs: Path) -> None:
+    free = shutil.disk_usage(runs).free
+    if free < _NEEDED_BYTES:
+        raise VisavisError(
+            f"only {free / 2**30:.1f} GiB are free for {runs}, a run needs {_NEEDED_BYTES / 2**30:.0f}",
+            fix="make room, for example by removing old results in runs/store, or run on another disk",
+        )
+
+
+def _new_folder(runs: Path, name: str) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    run_dir = runs / f"{stamp}-{name}"
+    number = 2
+    while run_dir.exists():
+        run_dir = runs / f"{stamp}-{name}-{number}"
+        number += 1
+    (run_dir / "timings").mkdir(parents=True)
+    latest, temporary = runs / "latest", runs / f".latest.{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(run_dir.name)
+    temporary.replace(latest)
+    return run_dir
+
+
+def git_sha() -> str:
+    """Returns the commit of the checkout, `-dirty` if files were changed since; empty outside of git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _parent_run(uri: str, runs: Path, name: str, recipe: Recipe) -> str:
+    """Makes the MLflow run of the pipeline; a tracker that is out of reach costs the curves, not the run."""
+    from visavis.tracking import client_for, start_parent
+
+    # A remote server chooses the place of artifacts itself; beside a local database, we do.
+    artifacts = (runs / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+    tags = {"recipe.name": recipe.name, "recipe.hash": recipe.digest(), "git.sha": git_sha()}
+    try:
+        run = start_parent(
+            client_for(uri), RunContext.model_fields["experiment"].default, name, tags, artifacts
+        )
+    except Exception as error:  # whatever MLflow raises
+        log.warning("MLflow at %s is out of reach (%s): the run goes on without it", uri, error)
+        return ""
+    return str(run.info.run_id)
+
+
+def _mark_killed(client: MlflowClient, runs: Path, own: str) -> None:
+    """Ends the MLflow run of an earlier local run that was killed, and notes our own for the next one."""
+    note = runs / "running.json"
+    if note.is_file():
+        earlier = read_json(note)
+        if not _alive(earlier["pid"]):
+            with contextlib.suppress(Exception):  # it may lie in another tracker
+                if client.get_run(earlier["run_id"]).info.status == "RUNNING":
+                    client.set_terminated(earlier["run_id"], "KILLED")
+    write_json(note, {"run_id": own, "pid": os.getpid()})
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
+
+
+@contextlib.contextmanager
+def _environment(run_dir: Path) -> Iterator[None]:
+    """Gives the steps this package, this interpreter and a temporary folder that is removed afterwards."""
+    temporary = run_dir / "tmp"
+    temporary.mkdir()
+    package = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+    changes = {"PYTHONPATH": path, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
+    # A run id in the environment would make every step write into that one run.
+    before = {name: os.environ.get(name) for name in (*changes, "MLFLOW_RUN_ID")}
+    os.environ.update(changes)
+    os.environ.pop("MLFLOW_RUN_ID", None)
+    tempfile.tempdir = None  # read TMPDIR again
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        tempfile.tempdir = None
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _run(pipeline: Any, recipe: str, context: str, run_dir: Path) -> Exception | None:
+    """Runs the pipeline with Kubeflow's local runner; what that and the steps print goes into a file."""
+    from kfp import local
+
+    with (run_dir / LOG).open("w") as stream, contextlib.redirect_stdout(stream), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # images, resources and display names mean nothing here
+        local.init(
+            runner=local.SubprocessRunner(use_venv=False),
+            pipeline_root=str(run_dir / "pipeline"),
+            raise_on_error=True,
+        )
+        try:
+            pipeline(recipe=recipe, context=context)
+        except (
+            Exception
+        ) as error:  # the runner raises RuntimeError; its text says less than the step's own notes
+            return error
+    return None
+
+
+def _explained(run_dir: Path, error: Exception) -> VisavisError:
+    """Returns the reason of a failed run as its user should read it."""
+    logs = run_dir / LOG
+    again = "run the same command again: finished steps are reused"
+    for path in sorted((run_dir / "failures").glob("*.json")):
+        failure = read_json(path)
+        fix = failure["fix"] or f"read the traceback in {logs}; then {again}"
+        return VisavisError(f"step {failure['step']}: {failure['message']}", fix=fix)
+    for timing in read_timings(run_dir):
+        if timing["status"] == "running":
+            return VisavisError(
+                f"step {timing['step']} was killed after it had started (out of memory?)",
+                fix=f"free memory, then {again}, and this one goes on where it was; its output is in {logs}",
+            )
+    return VisavisError(
+        f"the pipeline failed outside of its steps: {error}", fix=f"read {logs}; then {again}"
+    )

@@ -1,0 +1,102 @@
+"""The exit handler: gathers what a run leaves behind, succeeded or not, and ends its MLflow run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from visavis.files import read_json, write_json
+from visavis.steps.contracts import RunContext
+from visavis.steps.framework import log
+from visavis.steps.run_files import (
+    CHAT,
+    FUNNEL,
+    REPORT,
+    SCORECARD,
+    STATUS,
+    TIMINGS,
+    funnel_figure,
+    funnel_of,
+    read_manifests,
+    timings_of,
+)
+
+
+def close_run(recipe: str, context: str, succeeded: bool) -> None:
+    """Writes the run's summary files and reports them to MLflow; a dead tracker is only a warning.
+
+    Args:
+        recipe: Resolved recipe as JSON.
+        context: `RunContext` as JSON.
+        succeeded: Whether all steps did.
+    """
+    run = RunContext.model_validate_json(context)
+    folder = Path(run.run_dir)
+    funnel, timings = funnel_of(folder), timings_of(folder)
+    write_json(folder / FUNNEL, funnel)
+    write_json(folder / TIMINGS, timings)
+    write_json(folder / STATUS, {"status": "succeeded" if succeeded else "failed", "run": run.run_name})
+    _collect(folder)
+    if not run.tracking_uri or not run.parent_run_id:
+        return
+    try:
+        _report(run, folder, json.loads(recipe), funnel, timings, succeeded)
+    except Exception as error:  # the run is done; its tracker must not turn it into a failure
+        log.warning("MLflow did not take the summary of the run (%s); it lies in %s", error, folder)
+
+
+def _collect(folder: Path) -> None:
+    """Copies the scorecard, the picture of a chat and the report out of the store, as far as they exist."""
+    evaluation = read_manifests(folder).get("evaluate_model")
+    if evaluation is not None:
+        for name in (SCORECARD, CHAT, REPORT):
+            if (evaluation.folder / name).is_file():
+                shutil.copyfile(evaluation.folder / name, folder / name)
+
+
+def _report(
+    run: RunContext,
+    folder: Path,
+    recipe: Mapping[str, Any],
+    funnel: dict[str, Any],
+    timings: dict[str, Any],
+    succeeded: bool,
+) -> None:
+    from mlflow.entities import Param
+
+    from visavis.tracking import client_for, flatten
+
+    client, parent = client_for(run.tracking_uri), run.parent_run_id
+    params = [Param(name, str(value)[:5_000]) for name, value in flatten(recipe).items()]
+    for start in range(0, len(params), 100):
+        client.log_batch(parent, params=params[start : start + 100])
+    client.log_figure(parent, funnel_figure(funnel), "funnel.png")
+    for name in (FUNNEL, TIMINGS, SCORECARD, CHAT, REPORT):
+        if (folder / name).is_file():
+            client.log_artifact(parent, str(folder / name))
+    client.log_metric(parent, "seconds", timings["seconds"])
+    client.log_metric(parent, "peak_rss_mb", timings["peak_rss_mb"])
+    if (folder / SCORECARD).is_file():
+        from visavis.evaluation.scorecard import Scorecard
+
+        for name, value in Scorecard.from_dict(read_json(folder / SCORECARD)).metrics().items():
+            client.log_metric(parent, name, value)
+    _note_reused(client, run, timings)
+    client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")
+
+
+def _note_reused(client: Any, run: RunContext, timings: dict[str, Any]) -> None:
+    """Makes a child run for each reused step, which says in which run the work was done."""
+    experiment = client.get_run(run.parent_run_id).info.experiment_id
+    for step in timings["steps"]:
+        if step["status"] != "reused":
+            continue
+        record = Path(run.store) / step["step"] / f"{step['key']}.run.json"
+        tags = {"mlflow.parentRunId": run.parent_run_id, "reused": "true", "step.key": step["key"]}
+        if record.is_file():
+            tags["reused.from"] = read_json(record)["run_id"]
+        child = client.create_run(experiment, tags=tags, run_name=f"{step['step']} (reused)")
+        client.set_terminated(child.info.run_id)

@@ -1,0 +1,147 @@
+"""Local runs: what they leave behind, what is reused, and what a failure says."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from visavis.errors import VisavisError
+from visavis.files import read_json
+from visavis.launch import local
+from visavis.launch.clips import with_clips
+from visavis.recipes import Recipe, edit
+from visavis.tracking import client_for
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
+    for path in (str(repository), str(HERE)):
+        monkeypatch.syspath_prepend(path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])))
+    monkeypatch.delenv("TOY", raising=False)
+    pipeline = importlib.import_module("toy_pipeline").toy
+    monkeypatch.setattr(local, "pipeline_named", lambda name: pipeline)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    (tmp_path / "clips").mkdir()
+    return edit(Recipe(name="toy", pack="storybook"), {"clips.source": str(tmp_path / "clips")})
+
+
+def run(recipe: Recipe, runs: Path) -> tuple[local.RunResult, str]:
+    out = io.StringIO()
+    return local.run_local(recipe, runs=runs, console=Console(file=out, width=120)), out.getvalue()
+
+
+def states(run_dir: Path) -> dict[str, str]:
+    return {row["step"]: row["status"] for row in read_json(run_dir / "timings.json")["steps"]}
+
+
+def test_a_run_leaves_its_files_and_its_mlflow_runs(recipe: Recipe, runs: Path) -> None:
+    result, shown = run(recipe, runs)
+    latest = runs / "latest"
+    assert latest.resolve() == result.run_dir
+    assert read_json(latest / "funnel.json") == {
+        "steps": [
+            {"step": "first", "in": 3, "kept": 2, "dropped": {"blurred": 1}},
+            {"step": "second", "in": 2, "kept": 2, "dropped": {}},
+        ],
+        "holds": True,
+    }
+    assert states(latest) == {"first": "ran", "second": "ran"}
+    assert read_json(latest / "status.json")["status"] == "succeeded"
+    assert "first: ran in" in shown
+    assert "kept 2 of 3" in shown
+    assert not (latest / "tmp").exists()
+    client = client_for(result.tracking_uri)
+    parent = client.get_run(result.parent_run_id)
+    assert (parent.info.status, parent.data.params["pack"]) == ("FINISHED", "storybook")
+    assert parent.data.tags["recipe.hash"] == recipe.digest()
+    children = client.search_runs(
+        [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{result.parent_run_id}'"
+    )
+    assert {child.info.run_name for child in children} == {"first", "second"}
+
+    again, _ = run(recipe, runs)
+    assert states(again.run_dir) == {"first": "reused", "second": "reused"}
+    children = client.search_runs([parent.info.experiment_id], "tags.reused = 'true'")
+    assert {child.info.run_name for child in children} == {"first (reused)", "second (reused)"}
+    assert all(child.data.tags["reused.from"] for child in children)
+
+
+def test_a_failed_step_is_named_with_its_fix(
+    recipe: Recipe, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = edit(recipe, {"seed": 1})
+    monkeypatch.setenv("TOY", "fail")
+    with pytest.raises(VisavisError, match="step second: no face was found") as caught:
+        run(other, runs)
+    assert caught.value.fix == "give clips with faces"
+    latest = (runs / "latest").resolve()
+    assert states(latest) == {"first": "ran", "second": "failed"}
+    assert read_json(latest / "status.json")["status"] == "failed"
+
+    monkeypatch.delenv("TOY")
+    assert states(run(other, runs)[0].run_dir) == {"first": "reused", "second": "ran"}
+
+
+def test_a_killed_step_is_named(recipe: Recipe, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY", "die")
+    with pytest.raises(VisavisError, match="step second was killed"):
+        run(edit(recipe, {"seed": 2}), runs)
+
+
+def test_a_tracker_out_of_reach_costs_the_curves_and_not_the_run(
+    recipe: Recipe, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    result, _ = run(edit(recipe, {"seed": 3}), runs)
+    assert result.parent_run_id == ""
+    assert states(result.run_dir) == {"first": "ran", "second": "ran"}
+
+
+def test_a_full_disk_is_told_before_anything_is_written(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nearly_full(path: Any) -> Any:
+        return type("Usage", (), {"free": 1 << 20})
+
+    monkeypatch.setattr(local.shutil, "disk_usage", nearly_full)
+    with pytest.raises(VisavisError, match="are free for"):
+        run(recipe, tmp_path / "runs")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"clips.source": "nowhere"}, "not a folder"), ({"clips.source": ""}, "render_count is 0")],
+)
+def test_a_recipe_without_clips_is_refused(
+    recipe: Recipe, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(VisavisError, match=words):
+        with_clips(edit(recipe, changes), tmp_path, Console(file=io.StringIO()))
+
+
+def test_clips_are_rendered_once(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = edit(recipe, {"clips.source": "", "clips.render_count": 10})
+    console = Console(file=io.StringIO())
+    first = with_clips(asked, tmp_path / "made", console)
+    assert (Path(first.clips.source) / "clips.jsonl").is_file()
+    monkeypatch.setitem(sys.modules, "av", None)  # nothing is encoded again
+    assert with_clips(asked, tmp_path / "made", console) == first
