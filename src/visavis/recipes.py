@@ -37,12 +37,12 @@ class ClipsConfig(_Section):
     Attributes:
         source: Folder of clips. Empty: the clips are rendered before the run, from the two fields below.
         render_count: How many clips of the storybook world to render; 0 renders none.
-        render_seed: Seed of the rendering; from 2 000 000 on, so that no person is known to the pack.
+        render_seed: Seed of the rendering; no person of any seed is one that the pack was trained on.
     """
 
     source: str = ""
     render_count: int = Field(0, ge=0)
-    render_seed: int = Field(2_000_000, ge=2_000_000)
+    render_seed: int = Field(0, ge=0)
 
 
 class AblationsConfig(_Section):

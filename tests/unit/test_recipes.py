@@ -90,7 +90,7 @@ def test_an_override_without_key_or_value_is_explained(override: str) -> None:
     [
         ("mllm.pair.lr=fast", "mllm.pair.lr", "'fast'"),
         ("rounds.batch_size=0", "rounds.batch_size", "0"),
-        ("clips.render_seed=5", "clips.render_seed", "5"),
+        ("clips.render_seed=-5", "clips.render_seed", "-5"),
         ("mllm=3", "mllm", "3"),
         ("ablations.variants=[wrong]", "ablations.variants", "'wrong'"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.table import Table
 from visavis import __version__
 from visavis.cli.errors import FriendlyGroup
 from visavis.errors import VisavisError
+from visavis.files import read_json
 
 console = Console(highlight=False)
 
@@ -60,6 +61,110 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+@app.command()
+def run(
+    recipe: RecipeName = "storybook",
+    overrides: Overrides = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs and their results.")] = Path("runs"),
+) -> None:
+    """Run the whole pipeline here: clips -> conversations -> training -> scorecard -> registered version.
+
+    Steps that were done before are reused, and a run that was killed goes on where it was: just repeat the
+    command.
+
+    Examples: `visavis run --recipe smoke` · `visavis run clips.source=/my/clips` ·
+    `visavis run mllm.pair.lr=1e-4 rounds.steps=400`
+    """
+    from visavis.recipes import apply_overrides, recipe_named
+
+    resolved = apply_overrides(recipe_named(recipe), overrides or [])
+    from visavis.cli.summary import show
+    from visavis.launch import run_local
+
+    show(run_local(resolved, runs=runs, console=console).run_dir, console)
+
+
+@app.command("compile")
+def compile_(
+    name: Annotated[str, typer.Argument(help="Pipeline of the folder `pipelines/`.")] = "train",
+    output: Annotated[Path, typer.Option("--output", "-o", help="YAML file to write.")] = Path("train.yaml"),
+) -> None:
+    """Compile a pipeline into the YAML that Kubeflow Pipelines takes.
+
+    Example: `visavis compile train -o train.yaml`
+    """
+    from visavis.launch.kfp_client import compile_pipeline
+
+    console.print(f"wrote {compile_pipeline(name, output)}", soft_wrap=True)
+
+
+@app.command()
+def promote(
+    source: Annotated[str, typer.Argument(help="Alias or number of the version to promote.")] = "challenger",
+    name: Annotated[str, typer.Option(help="Registered model.")] = "visavis",
+    runs: Annotated[Path, typer.Option(help="Folder of the runs, if MLflow is local.")] = Path("runs"),
+) -> None:
+    """Make a version that passed the gate the champion; the champion before it becomes `previous`.
+
+    Example: `visavis promote`, or `visavis promote 3`
+    """
+    from visavis.loading import local_tracking_uri
+    from visavis.registry.versions import promote as promote_version
+
+    version = promote_version(tracking_uri=local_tracking_uri(runs), name=name, source=source)
+    console.print(f"{version.uri} is the champion now")
+
+
+@app.command()
+def rollback(
+    name: Annotated[str, typer.Option(help="Registered model.")] = "visavis",
+    runs: Annotated[Path, typer.Option(help="Folder of the runs, if MLflow is local.")] = Path("runs"),
+) -> None:
+    """Make the champion before this one the champion again; a second rollback undoes the first."""
+    from visavis.loading import local_tracking_uri
+    from visavis.registry.versions import rollback as roll_back
+
+    version = roll_back(tracking_uri=local_tracking_uri(runs), name=name)
+    console.print(f"{version.uri} is the champion again")
+
+
+@app.command()
+def gate(
+    scorecard: Annotated[Path, typer.Argument(help="A scorecard.json, or the folder of a run.")] = Path(
+        "runs/latest"
+    ),
+    champion: Annotated[Path | None, typer.Option(help="Scorecard of the champion on the same data.")] = None,
+    recipe: RecipeName = "storybook",
+    overrides: Overrides = None,
+) -> None:
+    """Judge a scorecard by the rules of a recipe; exits with 1 if a rule does not hold.
+
+    Example: `visavis gate runs/latest --recipe storybook`
+    """
+    from visavis.recipes import apply_overrides, recipe_named
+    from visavis.registry import decide
+
+    rules = apply_overrides(recipe_named(recipe), overrides or []).gate
+    theirs = _scorecard(champion) if champion is not None else None
+    decision = decide(_scorecard(scorecard), theirs, rules)
+    console.print(decision.words(), markup=False)
+    raise typer.Exit(0 if decision.passed else 1)
+
+
+def _scorecard(path: Path) -> dict[str, Any]:
+    file = path / "scorecard.json" if path.is_dir() else path
+    if not file.is_file():
+        raise VisavisError(
+            f"{file} does not exist", fix="give a scorecard.json, or the folder of a finished run"
+        )
+    try:
+        return dict(read_json(file))
+    except ValueError as error:
+        raise VisavisError(
+            f"{file} is no scorecard: {error}", fix="give one that evaluate_model wrote"
+        ) from error
 
 
 @app.command()
@@ -154,3 +259,33 @@ def show_card(
             f"pack {name}: {card} does not exist", fix="visavis pack build writes it; or copy the pack afresh"
         )
     console.print(Markdown(card.read_text()))
+
+
+@storybook_app.command("render")
+def render_storybook(
+    out: Annotated[Path, typer.Argument(help="Folder to write; may hold the beginning of the same clips.")],
+    count: Annotated[int, typer.Option(min=1, help="Number of clips.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Seed; other seeds show other people.")] = 0,
+    pictures: Annotated[
+        int | None, typer.Option(min=0, help="Number of still pictures, else as many.")
+    ] = None,
+) -> None:
+    """Render MP4 clips of two people, and of all else that a real collection holds.
+
+    Example: `visavis storybook render clips --count 200 --seed 7`, then `visavis run clips.source=clips`
+    """
+    from rich.progress import Progress
+
+    from visavis.storybook.clips import render_clips
+
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("rendering")
+        made = render_clips(
+            out,
+            count,
+            seed,
+            count_pictures=pictures,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    kinds = ", ".join(f"{number} {kind}" for kind, number in made["kinds"].items())
+    console.print(f"{made['clips']} clips ({kinds}) and {made['pictures']} pictures in {out}", soft_wrap=True)

@@ -56,7 +56,7 @@ def _storage(error: OSError) -> VisavisError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return VisavisError(
             f"the disk is full: {where} could not be written",
-            fix="free some space (old results lie in runs/store) and repeat the command: it goes on from here",
+            fix="free some space (old results lie in runs/store) and repeat the command: it goes on here",
         )
     return VisavisError(f"{where}: {error.strerror}", fix="make the folder writable, or work in another one")
 

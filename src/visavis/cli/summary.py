@@ -1,0 +1,77 @@
+"""What a finished run tells people: its funnel, its scorecard, its times, and where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from visavis.files import read_json
+
+_BAR = 24
+
+
+def show(run_dir: Path, console: Console) -> None:
+    """Prints the summary of a run; what the run did not write is left out.
+
+    Args:
+        run_dir: Folder of the run.
+        console: Where to print.
+    """
+    parts: list[RenderableType] = []
+    funnel, timings, scorecard = (run_dir / f"{name}.json" for name in ("funnel", "timings", "scorecard"))
+    if funnel.is_file():
+        parts += [
+            Text("\nFunnel: in = kept + dropped at every step", style="bold"),
+            funnel_table(read_json(funnel)),
+        ]
+    if scorecard.is_file():
+        from visavis.evaluation import Scorecard, scorecard_table
+
+        parts += [Text(), scorecard_table(Scorecard.read(scorecard), slices=False)]
+    if timings.is_file():
+        parts += [Text("\nTime", style="bold"), timings_table(read_json(timings))]
+    console.print(Group(*parts))
+    console.print(Text("\nWhere to look", style="bold"))
+    for name, words in (("report.html", "the report"), ("chat.png", "a chat of three rounds")):
+        if (run_dir / name).is_file():
+            console.print(f"  {words:<24} {run_dir / name}", soft_wrap=True)
+    console.print("  curves, grids, versions  visavis ui")
+    console.print("  talk to the model        visavis chat --model models:/visavis@challenger")
+
+
+def funnel_table(funnel: Mapping[str, Any]) -> Table:
+    """Returns the funnel as a table: a row for each step, with what it dropped and why."""
+    table = _table("step", "in", "kept", "dropped, by reason")
+    for row in funnel["steps"]:
+        dropped = sorted(row["dropped"].items(), key=lambda item: -item[1])
+        words = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped)
+        table.add_row(row["step"], f"{row['in']:,}", f"{row['kept']:,}", words or "-")
+    return table
+
+
+def timings_table(timings: Mapping[str, Any]) -> Table:
+    """Returns the times as a table: a row for each step, with its share as a bar."""
+    table = _table("step", "seconds", "peak MB", "")
+    longest = max((step["seconds"] for step in timings["steps"]), default=0.0) or 1.0
+    for step in timings["steps"]:
+        bar = "█" * round(_BAR * step["seconds"] / longest)
+        note = bar if step["status"] == "ran" else f"{bar} {step['status']}".strip()
+        table.add_row(step["step"], f"{step['seconds']:.1f}", f"{step['peak_rss_mb']:.0f}", note)
+    table.add_section()
+    table.add_row("all", f"{timings['seconds']:.1f}", f"{timings['peak_rss_mb']:.0f}", "")
+    return table
+
+
+def _table(first: str, *numbers_then_words: str) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    table.add_column(first)
+    *numbers, words = numbers_then_words
+    for name in numbers:
+        table.add_column(name, justify="right")
+    table.add_column(words)
+    return table
