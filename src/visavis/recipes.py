@@ -16,15 +16,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from visavis.data.captions import DescribeConfig
-from visavis.data.clips import CurateConfig
-from visavis.data.conversations import ConversationConfig
-from visavis.data.masks import SegmentConfig
+from visavis.data.config import ConversationConfig, CurateConfig, DescribeConfig, SegmentConfig
 from visavis.errors import VisavisError
 from visavis.evaluation.config import EvaluateConfig
 from visavis.files import sha256_bytes, write_atomic
 from visavis.registry.config import GateConfig, RegisterConfig
-from visavis.training.config import AdaptConfig, DetokenizerStages, EncodeConfig, MllmConfigs, StageConfig
+from visavis.training.config import DetokenizerStages, EncodeConfig, MllmConfigs, OptimConfig, StageConfig
 
 
 class _Section(BaseModel):
@@ -84,7 +81,7 @@ class Recipe(_Section):
     detokenizer: DetokenizerStages = DetokenizerStages()
     mllm: MllmConfigs = MllmConfigs()
     rounds: StageConfig = StageConfig(sets={"rounds": 1.0})
-    adapt: AdaptConfig = AdaptConfig()
+    adapt: OptimConfig = OptimConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()
     registration: RegisterConfig = RegisterConfig()
