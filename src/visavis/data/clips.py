@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field
 
+from visavis.data.config import CurateConfig
 from visavis.data.crops import Picture, cut, write_png
 from visavis.data.decode import Clip, DecodeJob, Rejected
 from visavis.data.guard import Outcome, guarded_map
@@ -23,54 +23,16 @@ from visavis.data.people import (
     NearDuplicates,
     NoPair,
     Pair,
-    PeopleConfig,
     Progress,
     find_pair,
     unopened_id,
 )
-from visavis.data.pictures import PictureConfig, curate_picture
+from visavis.data.pictures import curate_picture
 from visavis.data.sources import Source, list_clips, list_pictures
 from visavis.files import write_atomic, write_json, write_jsonl
 
 STEP = "curate_clips"
 _THUMBNAIL_HEIGHT = 96
-
-
-class CurateConfig(PeopleConfig):
-    """Everything that decides which clips become pairs."""
-
-    min_seconds: float = Field(0.2, ge=0, description="Shorter clips are dropped.")
-    max_pixels: int = Field(
-        8192 * 4320, ge=1, description="Frames and pictures with more pixels are dropped unopened."
-    )
-    cut_samples: int = Field(
-        6, ge=2, description="Frames per clip that are compared to find a cut, first and last included."
-    )
-    cut_threshold: float = Field(
-        27.0, gt=0, description="Mean HSV difference (0-255) of two neighbouring frames that is a cut."
-    )
-    duplicate_picture: float = Field(
-        0.97, ge=0, le=1, description="Thumbnails at least this alike (cosine) may be near-duplicates ..."
-    )  # fmt: skip
-    duplicate_people: float = Field(
-        0.6, ge=-1, le=1, description="... and are, if both people's ArcFace cosine reaches this too."
-    )
-    require_consent: bool = Field(
-        False, description="Drop clips whose manifest does not state consent; a stated refusal always drops."
-    )
-    licences: tuple[str, ...] | None = Field(
-        None, description="Licences that may be used; null: all, stated or not."
-    )
-    pictures: PictureConfig = Field(
-        PictureConfig(), description="What happens to the natural pictures beside the clips."
-    )
-    workers: int = Field(1, ge=0, description="Decoding processes; 0 decodes unguarded in this one.")
-    timeout_s: float = Field(
-        60.0, gt=0, description="Longest time to read one clip; after it, the clip is dropped."
-    )
-    dropped_thumbnails: int = Field(
-        8, ge=0, description="Dropped clips per reason whose frames are kept as thumbnails to look at."
-    )  # fmt: skip
 
 
 def curate(

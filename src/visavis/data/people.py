@@ -9,9 +9,9 @@ from typing import Any, Protocol, TypeAlias
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from scipy.optimize import linear_sum_assignment
 
+from visavis.data.config import PeopleConfig
 from visavis.data.crops import Picture, Square, two_person_box
 from visavis.files import sha256_bytes
 
@@ -26,32 +26,6 @@ class FaceFinder(Protocol):
     def get(self, img: Picture) -> list[Any]:
         """Returns faces with `bbox`, `kps`, `det_score` and `normed_embedding`."""
         ...
-
-
-class PeopleConfig(BaseModel):
-    """When two frames show the same two people near each other."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    box_px: int | None = Field(
-        None, ge=32, description="Side of the square that must hold both people, px; null: the shorter side."
-    )  # fmt: skip
-    box_margin: float = Field(
-        0.15, ge=0, le=1, description="Room around each face inside the box, in face widths and heights."
-    )
-    min_face_score: float = Field(0.5, ge=0, le=1, description="Detections below are not counted as people.")
-    min_face: float = Field(
-        0.08, ge=0, le=1, description="Faces below this share of the frame's height are not counted."
-    )  # fmt: skip
-    min_person: float = Field(
-        0.12, ge=0, le=1, description="Least face height as a share of the box; below, face_too_small."
-    )  # fmt: skip
-    match_threshold: float = Field(
-        0.35, ge=-1, le=1, description="Least ArcFace cosine between first and last frame of each person."
-    )
-    match_margin: float = Field(
-        0.1, ge=0, le=2, description="Least lead of the pairing's mean cosine over the swapped pairing's."
-    )
 
 
 @dataclass(frozen=True)

@@ -7,25 +7,15 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field
 
+from visavis.data.config import PeopleConfig, PictureConfig
 from visavis.data.crops import Picture, write_png
-from visavis.data.people import FaceFinder, PeopleConfig, find_faces, unopened_id
+from visavis.data.people import FaceFinder, find_faces, unopened_id
 from visavis.data.sources import Source
 from visavis.files import sha256_bytes
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _DIGITS = 5
-
-
-class PictureConfig(BaseModel):
-    """What happens to natural pictures."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    min_px: int = Field(32, ge=1, description="Pictures with a shorter side are dropped.")
-    max_px: int = Field(512, ge=16, description="Longest side that is stored; larger pictures are shrunk.")
-    max_bytes: int = Field(64 << 20, ge=1, description="Larger files are dropped unopened.")
 
 
 def curate_picture(
