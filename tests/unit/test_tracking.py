@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +16,9 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
-from visavis.files import read_json, read_jsonl
+from visavis.files import read_json
 from visavis.steps.framework import RunContext, StepJob, StepResult, run_step
-from visavis.tracking import client_for, flatten, start_parent, step_run
+from visavis.tracking import Post, Tracker, client_for, flatten, start_parent, step_run
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +73,7 @@ def test_a_step_is_a_child_run_with_all_that_it_told(parent: tuple[MlflowClient,
     assert [file.path for file in client.list_artifacts(run.info.run_id, "samples")] == ["samples/first.png"]
     assert [file.path for file in client.list_artifacts(run.info.run_id, "figures")] == ["figures/loss.png"]
     assert run.inputs.dataset_inputs[0].dataset.digest == "k1"
-    assert not (Path(context.run_dir) / "untracked" / "tune").exists()
+    assert list((Path(context.run_dir) / "tracking").iterdir()) == []
 
 
 def test_a_failed_block_is_a_failed_run(parent: tuple[MlflowClient, RunContext]) -> None:
@@ -160,14 +164,45 @@ def test_a_dead_server_does_not_stop_a_step(
     manifest = run_step("tune", _train, "{}", context.model_dump_json(), {}, tmp_path / "out.json", ())
     assert time.monotonic() - started < 30
     assert (manifest.folder / "weights.bin").is_file()
-    kept = read_jsonl(tmp_path / "run" / "untracked" / "tune" / "calls.jsonl")
-    losses = [
-        row["values"]["loss"] for row in kept if row["kind"] == "metrics" and "seconds" not in row["values"]
-    ]
+    calls = next((tmp_path / "run" / "tracking").glob("tune.*.jsonl"))
+    kept = [json.loads(line) for line in calls.read_text().splitlines()]
+    metrics = [value["values"] for kind, value in kept if kind == "metrics"]
+    losses = [values["loss"] for values in metrics if "seconds" not in values]
     assert losses == [0.0, 1.0, 2.0, 3.0, 4.0]
-    files = [Path(row["file"]) for row in kept if row["kind"] == "file"]
+    files = [Path(value["file"]) for kind, value in kept if kind == "file"]
     assert (files[0].name, files[0].read_text()) == ("curve.txt", "a curve")
 
 
 def test_flatten_joins_names_with_dots() -> None:
     assert flatten({"a": {"b": 1, "c": {}}, "d": [1]}) == {"a.b": 1, "a.c": {}, "d": [1]}
+
+
+def test_a_launcher_sends_the_calls_of_its_steps(parent: tuple[MlflowClient, RunContext]) -> None:
+    client, context = parent
+    relayed = context.model_copy(update={"relayed": True})
+    post = Post(relayed, Path(context.run_dir) / "tracking").start()
+    with step_run(relayed, "first") as tracker:
+        tracker.log_metrics({"loss": 1.0}, step=1)
+        tracker.log_text("words", "notes/a.txt")
+    dead = Tracker(relayed, "second")
+    dead.log_metrics({"loss": 2.0}, step=1)  # and then its process is killed
+    assert post.close()
+    runs = client.search_runs(
+        [client.get_experiment_by_name("visavis").experiment_id],
+        f"tags.mlflow.parentRunId = '{context.parent_run_id}'",
+    )
+    assert {run.info.run_name: run.info.status for run in runs} == {"first": "FINISHED", "second": "KILLED"}
+    assert {run.info.run_name: run.data.metrics["loss"] for run in runs} == {"first": 1.0, "second": 2.0}
+    first = next(run for run in runs if run.info.run_name == "first")
+    assert [file.path for file in client.list_artifacts(first.info.run_id, "notes")] == ["notes/a.txt"]
+
+
+def test_a_step_without_a_sender_does_not_import_mlflow(tmp_path: Path) -> None:
+    code = (
+        "import sys; from visavis.steps.framework import RunContext; from visavis.tracking import step_run\n"
+        f"context = RunContext(store='', run_dir={str(tmp_path)!r}, tracking_uri='sqlite://', relayed=True)\n"
+        "with step_run(context, 'tune') as tracker: tracker.log_metrics({'loss': 1.0})\n"
+        "sys.exit('mlflow' in sys.modules or 'pandas' in sys.modules)"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0

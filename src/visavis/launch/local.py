@@ -24,6 +24,8 @@ from visavis.launch.progress import Watch
 from visavis.loading import local_tracking_uri
 from visavis.recipes import Recipe
 from visavis.steps.framework import RunContext, log, read_timings
+from visavis.tracking import Post
+from visavis.tracking.tracker import FOLDER
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,10 +82,15 @@ def run_local(recipe: Recipe, *, runs: Path = Path("runs"), console: Console | N
         git_sha=git_sha(),
         image=os.environ.get("VISAVIS_IMAGE", ""),
         recipe_hash=recipe.digest(),
+        relayed=True,
     )
     console.print(f"run {run_dir.name} in {run_dir}")
-    with Watch(run_dir, console), _environment(run_dir):
-        error = _run(pipeline, placed.model_dump_json(), context.model_dump_json(), run_dir)
+    post = Post(context, run_dir / FOLDER).start()
+    try:
+        with Watch(run_dir, console), _environment(run_dir):
+            error = _run(pipeline, placed.model_dump_json(), context.model_dump_json(), run_dir)
+    finally:
+        post.close()
     if error is not None:
         raise _explained(run_dir, error)
     return RunResult(run_dir, uri, context.parent_run_id)

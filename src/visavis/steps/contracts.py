@@ -91,7 +91,8 @@ class RunContext(BaseModel):
         git_sha: Commit of the code.
         image: Container image with its digest; empty outside containers.
         recipe_hash: sha256 of the resolved recipe.
-        system_metrics: Whether steps record CPU, memory and GPU figures in MLflow.
+        relayed: Whether the launcher of the run sends the calls of the steps to MLflow.
+        system_metrics: Whether to record what a step uses of the machine.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -105,4 +106,5 @@ class RunContext(BaseModel):
     git_sha: str = ""
     image: str = ""
     recipe_hash: str = ""
-    system_metrics: bool = False
+    relayed: bool = False
+    system_metrics: bool = True

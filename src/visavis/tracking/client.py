@@ -61,8 +61,13 @@ class Tracked(Protocol):
         ...
 
     @property
+    def relayed(self) -> bool:
+        """Whether the launcher sends the calls of the steps."""
+        ...
+
+    @property
     def system_metrics(self) -> bool:
-        """Whether to record CPU, memory and GPU figures."""
+        """Whether to record what a step uses of the machine."""
         ...
 
 
@@ -78,7 +83,6 @@ class Sender:
             self._supersede(record)
         tags = {"git.sha": context.git_sha, "image.digest": context.image, "recipe.hash": context.recipe_hash}
         self.send("tags", [{name: value for name, value in tags.items() if value}])
-        self._monitor = _system_monitor(context, self.run_id) if context.system_metrics else None
 
     def _create(self, context: Tracked, name: str) -> str:
         tags = {_NAME_TAG: name}
@@ -112,11 +116,8 @@ class Sender:
             self._client.log_artifact(self.run_id, value["file"], value["folder"] or None)
         elif kind == "dataset":
             self._client.log_inputs(self.run_id, datasets=[_dataset(value["name"], value["manifest"])])
-        elif kind == "end":
-            if self._monitor is not None:
-                self._monitor.finish()
-            if not self._adopted:
-                self._client.set_terminated(self.run_id, value["status"], value["time"])
+        elif kind == "end" and not self._adopted:
+            self._client.set_terminated(self.run_id, value["status"], value["time"])
 
 
 def client_for(tracking_uri: str) -> MlflowClient:
@@ -175,13 +176,3 @@ def _dataset(name: str, manifest: Mapping[str, Any]) -> Any:
     profile = json.dumps({"counts": manifest["counts"], "files": len(manifest["files"])})
     dataset = Dataset(f"{manifest['step']}", manifest["key"], "local", source, profile=profile)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", name)])
-
-
-def _system_monitor(context: Tracked, run_id: str) -> Any:
-    import mlflow
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-    mlflow.set_tracking_uri(context.tracking_uri or os.environ["MLFLOW_TRACKING_URI"])
-    monitor = SystemMetricsMonitor(run_id)
-    monitor.start()
-    return monitor
