@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import importlib.util
 import re
+import sys
 import tomllib
 from itertools import chain
 from pathlib import Path
@@ -13,6 +16,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+OURS = {"components", "pipelines"}
+"""Folders of the checkout that are imported by name."""
+
 
 def load(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -20,6 +26,13 @@ def load(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def asked_for(repository: Path) -> list[Requirement]:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    texts = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    return [item for item in map(Requirement, texts) if item.name != "visavis"]
 
 
 @pytest.fixture
@@ -45,14 +58,26 @@ def test_the_lock_names_no_place(repository: Path) -> None:
     assert not re.search(r"--(find-links|index|extra-index)|file:|https?:|^-e |/", text, re.MULTILINE)
 
 
-def test_the_lock_meets_what_the_package_asks_for(repository: Path, locked: dict[str, Requirement]) -> None:
-    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
-    for text in wanted:
-        requirement = Requirement(text)
-        if canonicalize_name(requirement.name) != "visavis":
-            version = str(locked[canonicalize_name(requirement.name)].specifier).removeprefix("==")
-            assert requirement.specifier.contains(version), text
+def test_every_imported_library_is_asked_for(repository: Path, asked_for: list[Requirement]) -> None:
+    names = {canonicalize_name(item.name) for item in asked_for} | {"visavis"}
+    known = importlib.metadata.packages_distributions()
+    for path in sorted((repository / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [item.name for item in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module or ""]
+            for module in {name.split(".")[0] for name in modules} - sys.stdlib_module_names - {"visavis"}:
+                if module not in OURS:
+                    providers = {canonicalize_name(name) for name in known.get(module, [module])}
+                    assert providers & names, f"{path.name} imports {module}: add it to pyproject.toml"
+
+
+def test_the_lock_meets_what_the_package_asks_for(
+    asked_for: list[Requirement], locked: dict[str, Requirement]
+) -> None:
+    for item in asked_for:
+        version = str(locked[canonicalize_name(item.name)].specifier).removeprefix("==")
+        assert item.specifier.contains(version), item
 
 
 def test_every_locked_dependency_is_listed_with_its_licence(
