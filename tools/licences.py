@@ -67,13 +67,13 @@ def licence_of(name: str) -> str:
         metadata = importlib.metadata.metadata(name)
     except importlib.metadata.PackageNotFoundError:
         raise SystemExit(f"error: {name} is locked but not installed\n  fix: make setup") from None
-    expression = metadata.get("License-Expression")
+    expression = metadata.json.get("license_expression")
     if expression:
-        return expression
-    classifiers = metadata.get_all("Classifier") or []
+        return str(expression)
+    classifiers = metadata.json.get("classifier", [])
     named = [line.rpartition(" :: ")[2] for line in classifiers if line.startswith("License :: ")]
     named = [line for line in named if line != "OSI Approved"]
-    words = re.sub(r"\s+", " ", (metadata.get("License") or "").strip())
+    words = re.sub(r"\s+", " ", str(metadata.json.get("license", "")).strip())
     licence = ", ".join(named) or words[:60] or _FROM_SOURCE.get(name, "")
     if not licence:
         raise SystemExit(

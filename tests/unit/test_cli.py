@@ -8,10 +8,9 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
-from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -21,11 +20,11 @@ from visavis.cli.summary import show
 from visavis.packs import Manifest, Part, write_manifest
 
 
-def call(*arguments: str) -> Result:
+def call(*arguments: str) -> Any:
     return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
 
 
-def assert_explained(result: Result, *words: str) -> None:
+def assert_explained(result: Any, *words: str) -> None:
     """One message that names all of `words` and a fix; the exit code of a user's mistake; no traceback."""
     assert result.exit_code == 2, result.output
     assert "error:" in result.stderr
@@ -68,7 +67,7 @@ def test_help_teaches_by_examples() -> None:
 def test_every_verb_has_help() -> None:
     import typer
 
-    def visit(command: click.Command, path: tuple[str, ...]) -> None:
+    def visit(command: Any, path: tuple[str, ...]) -> None:
         result = call(*path, "--help")
         assert result.exit_code == 0, path
         assert command.help, path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -23,8 +22,8 @@ STOPPED = 130
 class FriendlyGroup(TyperGroup):
     """A group of commands that turns errors for users into one message and an exit code."""
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command.
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; `ctx` is the context of the click that typer brings along.
 
         Raises:
             typer.Exit: With `USER_ERROR` for a mistake the user can fix, with `STOPPED` after Ctrl-C.
