@@ -202,11 +202,12 @@ def test_ctrl_c_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_doctor_finds_what_is_wrong(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (pack / "faces" / "net.onnx").unlink()
     monkeypatch.setattr("visavis.cli.doctor._LIBRARIES", {"json": "reading", "no_such_library": "nothing"})
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it takes seconds
     disk = shutil.disk_usage(pack)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: disk._replace(free=1 << 20))
     findings = {finding.subject: finding for finding in examine(str(pack), 0, pack / "runs")}
     assert findings["json"].verdict == "ok"
-    for subject in ("no_such_library", "disk", f"pack {pack}"):
+    for subject in ("no_such_library", "device", "disk", f"pack {pack}"):
         assert findings[subject].verdict == "missing"
         assert findings[subject].fix
     assert findings["python"].verdict == "ok"
