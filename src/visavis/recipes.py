@@ -21,7 +21,7 @@ from visavis.errors import VisavisError
 from visavis.evaluation.config import EvaluateConfig
 from visavis.files import sha256_bytes, write_atomic
 from visavis.registry.config import GateConfig, RegisterConfig
-from visavis.training.config import DetokenizerStages, EncodeConfig, MllmConfigs, OptimConfig, StageConfig
+from visavis.training.config import AdaptConfig, DetokenizerStages, EncodeConfig, MllmConfigs, StageConfig
 
 
 class _Section(BaseModel):
@@ -81,7 +81,7 @@ class Recipe(_Section):
     detokenizer: DetokenizerStages = DetokenizerStages()
     mllm: MllmConfigs = MllmConfigs()
     rounds: StageConfig = StageConfig(sets={"rounds": 1.0})
-    adapt: OptimConfig = OptimConfig()
+    adapt: AdaptConfig = AdaptConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()
     registration: RegisterConfig = RegisterConfig()
@@ -158,45 +158,66 @@ def recipe_named(name: str) -> Recipe:
     )
 
 
+_STAGES = (
+    "detokenizer.natural",
+    "detokenizer.people",
+    "mllm.reconstruct",
+    "mllm.inpaint",
+    "mllm.pair",
+    "rounds",
+    "adapt",
+)
+
+
+def _every_stage(**values: Any) -> dict[str, Any]:
+    """Returns the same settings for every stage of training, by dotted name."""
+    return {f"{stage}.{key}": value for stage in _STAGES for key, value in values.items()}
+
+
 def smoke() -> Recipe:
     """A minute or two on 2 cores: every step runs, nothing is learned. For CI."""
-    quick = {"steps": 4, "batch_size": 4, "warmup": 1, "log_every": 1}
-    stages = ("mllm.reconstruct", "mllm.inpaint", "mllm.pair", "rounds", "adapt")
-    changes = {f"{stage}.{key}": value for stage in stages for key, value in quick.items()}
-    changes |= {
-        f"detokenizer.{part}.{key}": value for part in ("natural", "people") for key, value in quick.items()
+    changes: dict[str, Any] = {
+        "clips.render_count": 60,
+        **_every_stage(steps=4, batch_size=4, warmup=1, log_every=1),
+        "adapt.max_samples": 8,
+        "evaluate.max_single_round": 8,
+        "evaluate.max_rounds": 8,
+        "evaluate.max_ablation": 4,
+        "evaluate.max_reconstruction": 8,
+        "evaluate.bootstrap_samples": 100,
     }
-    sizes = {"max_single_round": 8, "max_rounds": 8, "max_ablation": 4, "max_reconstruction": 8}
-    changes |= {f"evaluate.{key}": value for key, value in sizes.items()}
-    changes |= {"evaluate.bootstrap_samples": 100, "clips.render_count": 60}
     return edit(Recipe(name="smoke", pack="storybook"), changes)
 
 
 def storybook() -> Recipe:
     """The embedded default: a model that can be talked to, in minutes on 2 cores."""
-    changes: dict[str, Any] = {"name": "storybook", "clips.render_count": 900}
-    for stage in ("mllm.reconstruct", "mllm.inpaint", "mllm.pair", "rounds", "adapt"):
-        changes |= {
-            f"{stage}.steps": 200,
-            f"{stage}.batch_size": 16,
-            f"{stage}.warmup": 20,
-            f"{stage}.log_every": 10,
-        }
-    for part in ("natural", "people"):
-        stage = f"detokenizer.{part}"
-        changes |= {
-            f"{stage}.steps": 200,
-            f"{stage}.batch_size": 16,
-            f"{stage}.warmup": 20,
-            f"{stage}.log_every": 10,
-        }
-    changes |= {f"evaluate.{key}": field.default for key, field in EvaluateConfig.model_fields.items()}
+    changes: dict[str, Any] = {
+        "name": "storybook",
+        "clips.render_count": 900,
+        **_every_stage(steps=200, batch_size=16, warmup=20, log_every=10),
+        "adapt.max_samples": 400,
+        "evaluate.max_single_round": 200,
+        "evaluate.max_rounds": 240,
+        "evaluate.max_ablation": 120,
+        "evaluate.max_reconstruction": 200,
+        "evaluate.bootstrap_samples": 2000,
+    }
     return edit(smoke(), changes)
 
 
 def seedx() -> Recipe:
     """The paper's scale: real clips, SEED-X's parts, GPUs. Needs `clips.source` and a downloaded pack."""
-    changes: dict[str, Any] = {"name": "seedx", "pack": "seedx", "clips.render_count": 0}
+    changes: dict[str, Any] = {
+        "name": "seedx",
+        "pack": "seedx",
+        "clips.render_count": 0,
+        **_every_stage(steps=20_000, batch_size=48, warmup=500, lr=1e-4),
+        "adapt.max_samples": 20_000,
+        "evaluate.max_single_round": 2000,
+        "evaluate.max_rounds": 2000,
+        "evaluate.max_ablation": 500,
+        "evaluate.max_reconstruction": 2000,
+    }
     return edit(storybook(), changes)
 
 

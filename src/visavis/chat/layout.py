@@ -45,13 +45,13 @@ class Layout:
         return causal & ((key < 0) | (key == self.block[:, None]))
 
 
-def lay_out(segments: list[Segment], template: Template, *, write_only: bool = False) -> Layout:
+def lay_out(segments: list[Segment], template: Template, *, reread: bool = True) -> Layout:
     """Builds the arrays of one conversation.
 
     Args:
         segments: Rendered by `Template.segments`.
         template: Gives the ids of the query tokens.
-        write_only: Leave the final generated image without its re-reading and stop there, as in generation.
+        reread: Whether generated images are read again; without, the turns of a sample are independent requests.
     """
     ids: list[int] = []
     positions: list[int] = []
@@ -81,8 +81,11 @@ def lay_out(segments: list[Segment], template: Template, *, write_only: bool = F
                     push(token, position + offset, before, blocks, -1, segment.picture * count + offset)
                     before = len(ids) - 1
                 blocks += 1
-                if number == final and (write_only or _is_last_content(segments, number)):
+                if number == final and _is_last_content(segments, number):
                     break
+                if not reread:
+                    position += count
+                    continue
             for offset in range(count):
                 push(template.queries[offset], position + offset, last, -1, segment.picture * count + offset)
                 last = len(ids) - 1

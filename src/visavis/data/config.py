@@ -166,9 +166,29 @@ class SplitShares(_Section):
         return self
 
 
+class Prompts(_Section):
+    """What users and the model say; instruction tags and image tokens are added by the chat template."""
+
+    picture: str = Field("Generate an image: {caption}", description="Asks for a picture; holds {caption}.")
+    copy_picture: str = Field("Generate this image.", description="Asks for a picture that has no caption.")
+    close_up: str = Field("Generate a close-up photo of {name}", description="Asks for a face; holds {name}.")
+    photo: str = Field(
+        "Generate a photo of {name}", description="Asks for a person with surroundings; holds {name}."
+    )
+    reply: str = Field("I have generated an image.", description="Comes before every generated picture.")
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> Prompts:
+        for field, placeholder in (("picture", "{caption}"), ("close_up", "{name}"), ("photo", "{name}")):
+            if getattr(self, field).count(placeholder) != 1:
+                raise ValueError(f"{field} must hold {placeholder} once")
+        return self
+
+
 class ConversationConfig(_Section):
     """Which conversations are made of the clips, and who is in which split."""
 
+    title: str = Field("Conversations about two people", description="Title of card and viewer.")
     shares: SplitShares = Field(SplitShares(), description="Shares of the splits; people are never divided.")
     same_person: float = Field(
         0.5, ge=-1, le=1, description="ArcFace cosine from which two faces of different clips are one person."
@@ -179,6 +199,7 @@ class ConversationConfig(_Section):
     rounds_target: Literal["face", "portrait"] = Field(
         "face", description="What rounds 2 and 3 show: the masked face, or the person with the surroundings."
     )
+    prompts: Prompts = Field(Prompts(), description="The words of the turns.")
     max_looks: int = Field(2, ge=1, description="Most phrases in the caption of one person.")
     undescribed: float = Field(
         0.25, ge=0, le=1, description="Share of pair samples whose caption keeps silent about the looks."

@@ -20,6 +20,7 @@ from visavis.models.image_encoder import POOL_STRIDE
 Denoiser = PixArtTransformer2DModel | UNet2DConditionModel
 DENOISER_FOLDER = "denoiser"
 TRAINING_STEPS = 1000
+NO_EXTRA_CONDITION = {"resolution": None, "aspect_ratio": None}
 _MIN_SIGMA = 0.05
 
 
@@ -44,6 +45,15 @@ class DetokenizerConfig:
     latent_channels: int = 32
     latent_size: int = 16
     map_dim: int = 64
+
+
+def draw_sigma(count: int, generator: torch.Generator | None = None) -> Tensor:
+    """Draws noise levels `[count]` in [0.05, 1]: logit-normal, mean 0.5, one in four at pure noise.
+
+    Few-step sampling starts from pure noise, so that level gets a share of its own.
+    """
+    sigma = torch.sigmoid(torch.randn(count, generator=generator) + 0.5).clamp(_MIN_SIGMA, 1.0)
+    return torch.where(torch.rand(count, generator=generator) < 0.25, torch.ones(()), sigma)
 
 
 class TokenConnector(nn.Module):
@@ -127,17 +137,17 @@ class Detokenizer(nn.Module):
     def _denoise(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         timestep = sigma * TRAINING_STEPS
         if self.config.denoiser == "dit":
-            extra = {"resolution": None, "aspect_ratio": None}
-            output = self.denoiser(x, encoder_hidden_states=condition, timestep=timestep, added_cond_kwargs=extra).sample
+            output = self.denoiser(
+                x, encoder_hidden_states=condition, timestep=timestep, added_cond_kwargs=NO_EXTRA_CONDITION
+            ).sample
         else:
             output = self.denoiser(x, timestep, encoder_hidden_states=condition).sample
         clean: Tensor = output[:, : self.config.latent_channels]
         return clean
 
     def loss(self, tokens: Tensor, latents: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Flow-matching loss on the clean latent, sigma logit-normal (mean 0.5), weight 1 / (sigma + 0.05)."""
-        normal = torch.randn(len(latents), generator=generator, device=latents.device)
-        sigma = torch.sigmoid(normal + 0.5).clamp(_MIN_SIGMA, 1.0)
+        """Flow-matching loss on the clean latent, weight 1 / (sigma + 0.05)."""
+        sigma = draw_sigma(len(latents), generator).to(latents)
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         wide = sigma.view(-1, 1, 1, 1)
         prediction = self.predict((1 - wide) * latents + wide * noise, sigma, tokens)

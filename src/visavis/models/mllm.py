@@ -59,7 +59,8 @@ class MllmBatch:
         labels: `[B, L]` next-token targets already shifted, `IGNORED` where there is none.
         read: `[B, L]` index into `pictures` rows times `image_tokens` plus offset where an image is read, -1 elsewhere.
         write: `[B, L]` the same for the query tokens of images to generate.
-        pictures: `[P, 4 * image_tokens, token_dim]` tokens of every picture in the batch, unpooled.
+        pictures: `[P, 4 * image_tokens, token_dim]` tokens of every picture in the batch, or `[P, image_tokens,
+            token_dim]` when the input connector pools them anyway.
         weights: `[P]` regression weight of each picture.
     """
 
@@ -115,9 +116,14 @@ class PooledConnector(nn.Module):
         self.position = nn.Parameter(torch.randn(image_tokens, dim) * 0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Maps `[B, 4n, token_dim]` to `[B, n, dim]`."""
-        output: Tensor = self.linear(pool_tokens(tokens)) + self.position
+        """Maps `[B, 4n, token_dim]` or `[B, n, token_dim]` to `[B, n, dim]`."""
+        output: Tensor = self.linear(pooled(tokens, len(self.position))) + self.position
         return output
+
+
+def pooled(tokens: Tensor, image_tokens: int) -> Tensor:
+    """Returns `[B, image_tokens, d]` for tokens that are pooled already or not yet."""
+    return tokens if tokens.shape[1] == image_tokens else pool_tokens(tokens)
 
 
 class Mllm(nn.Module):
@@ -140,13 +146,18 @@ class Mllm(nn.Module):
         if config.token_shift:
             self.connectors["shift"] = TokenShift(dim, config.token_shift)
 
-    def embed(self, batch: MllmBatch) -> Tensor:
-        """Returns the LLaMA's input embeddings `[B, L, D]`: words, read images, query tokens."""
+    def embed_unshifted(self, batch: MllmBatch) -> Tensor:
+        """Returns the input embeddings `[B, L, D]` of words, read images and query tokens, before the token shift."""
         embeddings = self.llm.get_input_embeddings()(batch.input_ids)
         is_read = batch.read >= 0
         if bool(is_read.any()):
             images = self.connectors["input"](batch.pictures).flatten(0, 1)
             embeddings = embeddings.masked_scatter(is_read[..., None], images[batch.read[is_read]].to(embeddings.dtype))
+        return embeddings
+
+    def embed(self, batch: MllmBatch) -> Tensor:
+        """Returns the LLaMA's input embeddings `[B, L, D]`."""
+        embeddings = self.embed_unshifted(batch)
         if "shift" in self.connectors:
             embeddings = self.connectors["shift"](embeddings, batch.previous)
         return embeddings
@@ -183,7 +194,7 @@ class Mllm(nn.Module):
         writes = batch.write >= 0
         if bool(writes.any()):
             index = batch.write[writes].view(-1, self.config.image_tokens)[:, 0] // self.config.image_tokens
-            target = pool_tokens(batch.pictures[index]).float()
+            target = pooled(batch.pictures[index], self.config.image_tokens).float()
             error = (self.predict_images(hidden, batch.write).float() - target).square().mean(dim=(1, 2))
             weight = batch.weights[index]
             image = (error * weight).sum() / weight.sum()

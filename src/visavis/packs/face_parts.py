@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,8 @@ def load_faces(root: Path, settings: Mapping[str, Any]) -> FaceAnalysis:
     import onnxruntime
     from insightface.app import FaceAnalysis
 
+    # insightface aligns faces with a function that scikit-image has renamed; users can do nothing about it.
+    warnings.filterwarnings("ignore", message="`estimate` is deprecated", category=FutureWarning)
     available = onnxruntime.get_available_providers()
     wanted = settings.get("providers") or ["CUDAExecutionProvider", "CPUExecutionProvider"]
     providers = [provider for provider in wanted if provider in available]

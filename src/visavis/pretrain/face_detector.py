@@ -26,7 +26,7 @@ from visavis.pretrain.face_pictures import (
 )
 from visavis.pretrain.timed import one_cycle, timed_steps
 
-BATCH = 32
+BATCH = 16
 PEAK_RATE = 3e-3
 # A face whose box is cut more than this by the edge of the view is neither wanted nor punished.
 _WHOLE, _GONE = 0.7, 0.35
@@ -190,7 +190,7 @@ class Places:
         middle = (low + high) / 2
         away = (self.centres[:, None] - middle[:, None]).abs()  # [B, n, F, 2]
         # The nearest place is at most half a stride away on each axis, so every face has one.
-        near = (away / torch.maximum(0.2 * extent[:, None], 0.52 * self.strides[:, None, None])).amax(-1)
+        near = (away / torch.maximum(0.25 * extent[:, None], 0.52 * self.strides[:, None, None])).amax(-1)
         found = (ratio < 1.34) & (near < 1) & (truth.state[:, None] == 1)
         close = (ratio < 1.9) & (near < 2) & (truth.state[:, None] >= 0)
         distance, face = torch.where(found, near, torch.inf).min(-1)
@@ -201,22 +201,28 @@ class Places:
 def detector_loss(
     outputs: tuple[list[Tensor], list[Tensor], list[Tensor]], truth: Faces, places: Places
 ) -> tuple[Tensor, dict[str, float]]:
-    """Returns focal loss of scores + distance-IoU loss of boxes + L1 of landmarks; and each of them."""
+    """Returns quality focal loss of scores + distance-IoU loss of boxes + L1 of landmarks; and each of them.
+
+    Sources: Li et al. 2020 (scores, as in SCRFD), Zheng et al. 2020 (boxes).
+    """
     score = torch.cat(outputs[0], 1)[..., 0]
     box = torch.cat([b * s for b, s in zip(outputs[1], STRIDES, strict=True)], 1)
     offset = torch.cat([o * s for o, s in zip(outputs[2], STRIDES, strict=True)], 1)
     face, counts = places.assign(truth)
     hit = face >= 0
-    target = hit.float()
     number = max(int(hit.sum()), 1)
-    entropy = F.binary_cross_entropy_with_logits(score, target, reduction="none")
-    focal = (entropy * (target - score.sigmoid()).abs().pow(2) * counts).sum() / number
     batch, place = hit.nonzero(as_tuple=True)
     wanted = truth.boxes[batch, face[batch, place]]
     centre = places.centres[place]
     reach = box[batch, place]
     found = torch.cat([centre - reach[:, :2], centre + reach[:, 2:]], -1)
-    boxes = _distance_iou_loss(found, wanted)
+    share, away = _overlap(found, wanted)
+    boxes = 1 - share + away
+    # The score foretells the overlap, so that the best of several answers for a face is the one that is kept.
+    target = torch.zeros_like(score)
+    target[batch, place] = share.detach()
+    entropy = F.binary_cross_entropy_with_logits(score, target, reduction="none")
+    focal = (entropy * (target - score.sigmoid()).abs().pow(2) * counts).sum() / number
     points = (
         centre[:, None] + offset[batch, place].view(-1, 5, 2) - truth.points[batch, face[batch, place]]
     ).abs()
@@ -227,13 +233,13 @@ def detector_loss(
     return loss, {name: float(value.detach()) for name, value in parts.items()}
 
 
-def _distance_iou_loss(a: Tensor, b: Tensor) -> Tensor:
-    """1 - IoU + squared distance of the middles over the diagonal of the hull (Zheng et al. 2020)."""
+def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the IoU of boxes [N, 4]; and their middles' distance over the hull's diagonal, squared."""
     both = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(-1)
     union = (a[:, 2:] - a[:, :2]).prod(-1) + (b[:, 2:] - b[:, :2]).prod(-1) - both
     hull = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
     middles = (a[:, :2] + a[:, 2:] - b[:, :2] - b[:, 2:]) / 2
-    return 1 - both / union.clamp(min=1) + middles.square().sum(-1) / hull.square().sum(-1).clamp(min=1)
+    return both / union.clamp(min=1), middles.square().sum(-1) / hull.square().sum(-1).clamp(min=1)
 
 
 def fit_detector(

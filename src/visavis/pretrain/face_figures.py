@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from visavis.pretrain.face_pictures import (
     close_up,
     look_alike,
     move_boxes,
+    move_points,
     person_of,
     soften,
     twin,
@@ -38,29 +40,45 @@ def soft(picture: Image, rng: np.random.Generator) -> Image:
 
 
 def closeup_of(picture: Picture, face: FaceTruth, size: int = SIDE) -> tuple[Image, NDArray[np.float32]]:
-    """Returns the close-up of a face by its true mask, and its box in there."""
-    image, matrix = close_up(picture.image, face.mask, margin=1.16, side=size)
-    return image, move_boxes(np.asarray(face.box, np.float32), matrix)
+    """Returns the close-up of a face by its true mask, and the matrix from the picture to it."""
+    return close_up(picture.image, face.mask, margin=1.16, side=size)
 
 
-def _views(rng: np.random.Generator) -> dict[str, Callable[[], tuple[Image, NDArray[np.float32]]]]:
-    """Each view draws a picture of unseen people and returns it with the true boxes [faces, 4]."""
+def box_in(face: FaceTruth, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns the box [4] of a face after a scaling and shift [2, 3]."""
+    return move_boxes(np.asarray(face.box, np.float32), matrix)
+
+
+@dataclass(frozen=True)
+class _View:
+    """A picture of unseen people with the true boxes [faces, 4] and landmarks [faces, 5, 2]."""
+
+    image: Image
+    boxes: NDArray[np.float32]
+    points: NDArray[np.float32]
+
+
+def _views(rng: np.random.Generator) -> dict[str, Callable[[], _View]]:
+    """Returns what the pipeline shows to the detector: name -> a function that draws the next one."""
 
     def scene(layout: str, width: int, height: int) -> Picture:
         people = tuple(person_of(UNSEEN_PEOPLE + int(rng.integers(10**6))) for _ in range(_COUNTS[layout]))
         return render(sample_scene(rng, people, layout, width / height), width, height)
 
-    def whole(layout: str, width: int, height: int, blur: bool = False) -> tuple[Image, NDArray[np.float32]]:
+    def whole(layout: str, width: int, height: int, blur: bool = False) -> _View:
         picture = scene(layout, width, height)
         boxes = np.array([face.box for face in picture.faces], np.float32).reshape(-1, 4)
-        return soft(picture.image, rng) if blur else picture.image, boxes
+        points = np.array([face.landmarks for face in picture.faces], np.float32).reshape(-1, 5, 2)
+        return _View(soft(picture.image, rng) if blur else picture.image, boxes, points)
 
-    def closeup(size: int, blur: bool = False) -> tuple[Image, NDArray[np.float32]]:
+    def closeup(size: int, blur: bool = False) -> _View:
         picture = scene("pair", SIDE, SIDE)
-        image, box = closeup_of(picture, picture.faces[int(rng.integers(2))], size)
-        return soft(image, rng) if blur else image, box[None]
+        face = picture.faces[int(rng.integers(2))]
+        image, matrix = closeup_of(picture, face, size)
+        points = move_points(face.landmarks, matrix)
+        return _View(soft(image, rng) if blur else image, box_in(face, matrix)[None], points[None])
 
-    views: dict[str, Callable[[], tuple[Image, NDArray[np.float32]]]] = {
+    views: dict[str, Callable[[], _View]] = {
         f"{layout}_128": partial(whole, layout, SIDE, SIDE) for layout in _COUNTS
     }
     views |= {f"{layout}_64": partial(whole, layout, 64, 64) for layout in ("pair", "portrait", "empty")}
@@ -78,32 +96,43 @@ def detection_figures(faces: FaceAnalysis, count: int = 100, seed: int = 0) -> d
     """Measures the detector on `count` pictures of each kind.
 
     Returns:
-        Of each view `recall` at IoU 0.5, `false` finds a picture, and over all views with faces the mean IoU.
+        Over all views and for each: `recall` at IoU 0.5, `false` finds a picture and, over the faces found,
+        `iou` and the landmark error `off` (mean distance over the square root of the area of the face).
     """
     rng = np.random.default_rng((UNSEEN_PEOPLE, seed))
     figures: dict[str, float] = {}
-    total = hits_total = extra_total = pictures_total = 0
-    overlaps: list[float] = []
+    rows: list[tuple[float, float, float]] = []
+    false_total = pictures = 0
     for name, view in tqdm(_views(rng).items(), desc="judge detection", unit="view"):
-        wanted = hits = extra = 0
+        judged: list[tuple[float, float, float]] = []
+        false = 0
         for _ in range(count):
-            image, boxes = view()
-            found, _ = faces.det_model.detect(np.ascontiguousarray(image[..., ::-1]))
-            best = overlap(boxes, found[:, :4]).max(1, initial=0.0)
-            right = int((best >= 0.5).sum())
-            wanted, hits, extra = wanted + len(boxes), hits + right, extra + len(found) - right
-            overlaps.extend(best[best >= 0.5].tolist())
-        if wanted:
-            figures[f"{name}/recall"] = hits / wanted
-        figures[f"{name}/false"] = extra / count
-        total, hits_total = total + wanted, hits_total + hits
-        extra_total, pictures_total = extra_total + extra, pictures_total + count
-    return {
-        "recall": hits_total / total,
-        "false_per_picture": extra_total / pictures_total,
-        "mean_iou": float(np.mean(overlaps)) if overlaps else 0.0,
-        **figures,
-    }
+            truth = view()
+            found, points = faces.det_model.detect(np.ascontiguousarray(truth.image[..., ::-1]))
+            shares = overlap(truth.boxes, found[:, :4])
+            for face, box in enumerate(truth.boxes):
+                best = int(shares[face].argmax()) if len(found) else -1
+                if best < 0 or shares[face, best] < 0.5:
+                    judged.append((0.0, np.nan, np.nan))
+                    continue
+                off = np.linalg.norm(points[best] - truth.points[face], axis=-1).mean()
+                judged.append(
+                    (1.0, float(shares[face, best]), float(off / np.sqrt(np.prod(box[2:] - box[:2]))))
+                )
+            false += len(found) - int((shares >= 0.5).any(0).sum())
+        if judged:
+            figures |= {f"{key}/{name}": value for key, value in _means(judged).items()}
+        figures[f"false/{name}"] = false / count
+        rows += judged
+        false_total, pictures = false_total + false, pictures + count
+    return {**_means(rows), "false": false_total / pictures, **figures}
+
+
+def _means(rows: list[tuple[float, float, float]]) -> dict[str, float]:
+    recall, share, off = np.array(rows).T
+    found = recall > 0
+    mean = {"iou": share[found].mean(), "off": off[found].mean()} if found.any() else {}
+    return {"recall": float(recall.mean()), **{name: float(value) for name, value in mean.items()}}
 
 
 def overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -131,11 +160,16 @@ def _shown(person: Person, rng: np.random.Generator) -> dict[str, tuple[Image, N
         picture, face = scene(layout, size)
         return picture.image, np.asarray(face.box, np.float32)
 
-    soft_closeup, soft_box = closeup_of(*scene("pair", SIDE))
+    def closeup() -> tuple[Image, NDArray[np.float32]]:
+        picture, face = scene("pair", SIDE)
+        image, matrix = closeup_of(picture, face)
+        return image, box_in(face, matrix)
+
+    soft_closeup, soft_box = closeup()
     return {
         "pair_128": whole("pair", SIDE),
         "portrait_128": whole("portrait", SIDE),
-        "closeup_128": closeup_of(*scene("pair", SIDE)),
+        "closeup_128": closeup(),
         "pair_64": whole("pair", 64),
         "closeup_soft": (soft(soft_closeup, rng), soft_box),
     }

@@ -21,8 +21,8 @@ from visavis.pretrain.face_recogniser import fit_recogniser
 SETTINGS = {"name": "storybook", "det_size": [128, 128], "det_thresh": 0.5, "threads": 1}
 """What `load_faces` is told about this part; goes into the manifest of the pack."""
 
-_SCENES, _WIDE_SCENES = 9000, 4000
-_PEOPLE, _SHOTS = 3000, 10
+_SCENES, _WIDE_SCENES = 8000, 3000
+_PEOPLE, _SHOTS = 3000, 8
 _DETECTOR_SHARE = 0.4
 
 

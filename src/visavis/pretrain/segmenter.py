@@ -45,7 +45,7 @@ PICTURES, PROMPTS = 16, 32
 """Pictures and box prompts of a batch: the decoder is cheap, so most faces of a picture are asked for."""
 
 PEAK_RATE = 1.5e-3
-_SCENES = 9000
+_SCENES = 8000
 _COUNTS = {"pair": 2, "portrait": 1, "one": 1, "full_body": 1, "pair_far": 2, "three": 3}
 
 

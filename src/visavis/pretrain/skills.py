@@ -16,9 +16,11 @@ from visavis.chat.template import RESPONSE, Turn, assistant, user
 SIDES = ("left", "right")
 DESCRIBE = "Describe this person."
 WHERE = "Where is this?"
+CROP = "Show the face of {target}."
 GENERATE = "Generate an image: {caption}"
 OPENINGS = ("two friends, ", "a photo of ", "a picture of ", "")
-SKILLS = ("text", "paint", "describe", "place", "who", "crop_side", "crop_look", "crop_name")
+HAIR_WORDS = ("hair", "head", "bob", "bun", "mohawk")
+SKILLS = ("text", "paint", "describe", "place", "who", "crop", "name")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Member:
     """One person of a picture, in words.
 
     Attributes:
-        looks: Phrases, the hair first ("long red hair", "round glasses").
+        looks: Phrases, the most telling first ("a crown", "long red hair", "round glasses").
         side: `left` or `right` in a picture of two, empty otherwise.
         face: Row of the masked close-up in the picture set.
     """
@@ -34,6 +36,11 @@ class Member:
     looks: tuple[str, ...]
     side: str = ""
     face: int = -1
+
+    @property
+    def hair(self) -> str:
+        """The phrase for the hair or the bald head; every person has one."""
+        return next(phrase for phrase in self.looks if is_hair(phrase))
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,11 @@ class Sample:
     turns: list[Turn]
     pictures: list[int]
     weights: list[float]
+
+
+def is_hair(phrase: str) -> bool:
+    """Whether a looks phrase is about the hair."""
+    return phrase.split()[-1] in HAIR_WORDS
 
 
 def _phrases(member: Member, others: Sequence[Member], rng: np.random.Generator, count: int) -> list[str]:
@@ -97,7 +109,7 @@ def text_sample(people: Sequence[Member], names: Sequence[str], rng: np.random.G
     for index in rng.permutation(len(people)):
         name = names[index]
         for phrase in mentioned[index]:
-            if "hair" in phrase or "head" in phrase:
+            if is_hair(phrase):
                 question, answer = f"What hair does {name} have?", phrase
             else:
                 question, answer = f"What else does {name} have?", phrase
@@ -112,6 +124,8 @@ def picture_sample(
     skill: str, cast: Cast, names: Sequence[str], rng: np.random.Generator, crop_weight: float
 ) -> Sample:
     """Builds one sample of a skill for a picture of two people (paint, describe and place: of any number).
+
+    `who` asks in words; `crop` also wants a face by side and one by looks, `name` both faces by name.
 
     Args:
         skill: One of `SKILLS` but `text`.
@@ -129,25 +143,18 @@ def picture_sample(
     if skill == "place":
         return Sample([user(0, WHERE), assistant(cast.place)], [cast.picture], [1.0])
     text, _ = caption(cast, names, rng)
-    if skill == "who":
-        turns = _questions(cast, names, rng, 4)
-        turns[0]["content"] = [{"type": "text", "text": f"{text}."}, {"type": "image", "image": 0}, *turns[0]["content"]]
-        return Sample(turns, [cast.picture], [1.0])
-    index = int(rng.integers(len(people)))
-    member, others = people[index], [m for i, m in enumerate(people) if i != index]
-    if skill == "crop_side":
-        target = f"the person on the {member.side}"
-    elif skill == "crop_look":
-        target = f"the person with {_phrases(member, others, rng, 1)[0]}"
-    else:
-        target = names[index]
-    turns = _questions(cast, names, rng, 1) if skill == "crop_name" and rng.random() < 0.5 else []
-    turns += [user(f"Show the face of {target}."), assistant(1)]
-    lead = [{"type": "image", "image": 0}]
-    if skill == "crop_name" or rng.random() < 0.3:
-        lead = [{"type": "text", "text": f"{text}."}, *lead]
-    turns[0]["content"] = [*lead, *turns[0]["content"]]
-    return Sample(turns, [cast.picture, member.face], [1.0, crop_weight])
+    turns = _questions(cast, names, rng, 3)
+    pictures, weights = [cast.picture], [1.0]
+    crops = {"who": (), "crop": ("side", "look"), "name": ("name", "name")}[skill]
+    for kind, index in zip(crops, rng.permutation(len(people)), strict=False):
+        member, others = people[index], [m for i, m in enumerate(people) if i != index]
+        phrases = _phrases(member, others, rng, 1)
+        target = {"side": f"the person on the {member.side}", "look": f"the person with {phrases[0]}"}.get(kind)
+        turns += [user(CROP.format(target=target or names[index])), assistant(len(pictures))]
+        pictures.append(member.face)
+        weights.append(crop_weight)
+    turns[0]["content"] = [{"type": "text", "text": f"{text}."}, {"type": "image", "image": 0}, *turns[0]["content"]]
+    return Sample(turns, pictures, weights)
 
 
 def _questions(cast: Cast, names: Sequence[str], rng: np.random.Generator, count: int) -> list[Turn]:
@@ -157,12 +164,12 @@ def _questions(cast: Cast, names: Sequence[str], rng: np.random.Generator, count
         member, name = cast.people[index], names[index]
         kind = int(rng.integers(4))
         if kind == 0:
-            question, answer = f"What hair does {name} have?", member.looks[0]
+            question, answer = f"What hair does {name} have?", member.hair
         elif kind == 1:
             question, answer = f"Where is {name}?", f"on the {member.side}"
         elif kind == 2:
             question, answer = f"Who is on the {member.side}?", name
         else:
-            question, answer = f"What hair does the person on the {member.side} have?", member.looks[0]
+            question, answer = f"What hair does the person on the {member.side} have?", member.hair
         turns += [user(question), assistant(answer)]
     return turns

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 _GAP, _LINE, _PAPER, _INK = 6, 16, (250, 249, 246), (60, 58, 54)
@@ -41,3 +43,15 @@ def _tile(path: Path, words: str, height: int) -> Image.Image:
     if words:
         ImageDraw.Draw(tile).text((1, height + 1), words, fill=_INK, font=ImageFont.load_default(11))
     return tile
+
+
+def rows_of_pictures(rows: Sequence[Sequence[NDArray[np.uint8]]], height: int = 128) -> Image.Image:
+    """Returns pictures (uint8 [H, W, 3]) in rows, without words."""
+    columns = max(len(row) for row in rows)
+    step = height + _GAP
+    paper = Image.new("RGB", (columns * step + _GAP, len(rows) * step + _GAP), _PAPER)
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            tile = Image.fromarray(picture).resize((height, height), Image.Resampling.BICUBIC)
+            paper.paste(tile, (_GAP + x * step, _GAP + y * step))
+    return paper

@@ -30,6 +30,7 @@ class StageConfig(OptimConfig):
     """One stage of MLLM tuning: which sets it draws from, and in which shares."""
 
     sets: dict[str, float] = Field(default_factory=dict, description="Set name -> share of the items.")
+    later_round_weight: float = Field(1.0, gt=0, description="Regression weight of pictures after the first of a chat.")
     keep_identical_text: bool = Field(False, description='Add the paper\'s "keep the face identical" sentences.')
 
 
@@ -39,6 +40,13 @@ class MllmConfigs(_Strict):
     reconstruct: StageConfig = StageConfig(sets={"reconstruct": 1.0})
     inpaint: StageConfig = StageConfig(sets={"inpaint": 1.0})
     pair: StageConfig = StageConfig(sets={"pair": 0.7, "inpaint": 0.3})
+
+
+class AdaptConfig(OptimConfig):
+    """Short tuning of the detokenizer on the MLLM's own tokens."""
+
+    own_share: float = Field(0.6, ge=0, le=1, description="Share of predicted tokens; the rest are the encoder's.")
+    max_samples: int = Field(2000, ge=1, description="Conversations that the MLLM is run over.")
 
 
 class DetokenizerStages(_Strict):
@@ -53,4 +61,5 @@ class DetokenizerStages(_Strict):
 class EncodeConfig(_Strict):
     """Frozen encoder and autoencoder, once for each picture."""
 
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1, description="Pictures of one call.")
+    pooled: bool = Field(False, description="Store the 64 pooled tokens only; enough unless a part reads all 256.")

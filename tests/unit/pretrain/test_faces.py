@@ -84,7 +84,7 @@ def test_a_missing_folder_is_named(tmp_path):
         load_faces(tmp_path, {"name": "buffalo_l"})
 
 
-@pytest.mark.parametrize("size", [9.0, 14.0, 22.0, 36.0, 54.0, 80.0, 115.0])
+@pytest.mark.parametrize("size", [12.5, 16.0, 22.0, 36.0, 54.0, 80.0, 120.0])
 def test_every_face_has_a_place(size):
     rng = np.random.default_rng(int(size))
     corners = rng.uniform(0, 128 - size, (40, 1, 2))

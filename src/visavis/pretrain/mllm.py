@@ -1,0 +1,277 @@
+"""The pack's MLLM: a small LLaMA that learns SEED-X's skills on storybook pictures, binding names to faces among them.
+
+A gated curriculum: who is who in words comes first and cheap; pictures follow. What is learned is measured on unseen
+people, with names that are drawn anew for every caption.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from visavis.chat.layout import collate, lay_out
+from visavis.chat.template import CLOSE_UP, KEEP_IDENTICAL, KEPT, RESPONSE, Template
+from visavis.files import write_json
+from visavis.models.image_encoder import ImageEncoder, pool_tokens
+from visavis.models.mllm import IGNORED, Mllm, MllmBatch, MllmConfig, pooled
+from visavis.models.pixels import to_tensor
+from visavis.pretrain.pictures import PictureSet
+from visavis.pretrain.skills import (
+    CROP,
+    DESCRIBE,
+    GENERATE,
+    OPENINGS,
+    SIDES,
+    WHERE,
+    Cast,
+    Member,
+    Sample,
+    picture_sample,
+    text_sample,
+)
+from visavis.pretrain.vocabulary import build_tokenizer, save_tokenizer
+from visavis.storybook.captions import CLOTHES_VOCABULARY, LOOKS_VOCABULARY, NAMES, PLACES_VOCABULARY
+from visavis.training.config import OptimConfig
+from visavis.training.engine import train
+
+IMAGE_TOKENS = 64
+CROP_WEIGHT = 4.0
+LLM = {"hidden_size": 160, "intermediate_size": 416, "num_hidden_layers": 6, "num_attention_heads": 5}
+MIX = {"text": 0.10, "paint": 0.24, "describe": 0.08, "place": 0.02, "who": 0.16, "crop": 0.12, "name": 0.28}
+_EXTRA_WORDS = """
+    a an the and or of in on at is are with to it its he she they them who what where does have has else hair
+    person people man woman friend friends two three one show face photo picture image close-up closeup portrait
+    please keep identical unchanged i generate generated now yes no left right middle red orange yellow
+    shows make draw paint me hello hi thanks thank you . , ? ! : ; - '
+"""
+
+
+@dataclass(frozen=True)
+class World:
+    """A picture set as the skills see it: tokens of every row, and rows by what they are good for."""
+
+    tokens: np.ndarray
+    pairs: list[Cast]
+    singles: list[Cast]
+    scenes: list[Cast]
+
+
+def all_texts() -> list[str]:
+    """Returns every phrase that the tokenizer must know."""
+    fixed = [CLOSE_UP, KEEP_IDENTICAL, KEPT, RESPONSE, CROP, DESCRIBE, GENERATE, WHERE, _EXTRA_WORDS]
+    return [*fixed, *OPENINGS, *SIDES, *NAMES, *LOOKS_VOCABULARY, *CLOTHES_VOCABULARY, *PLACES_VOCABULARY]
+
+
+def encode_set(encoder: ImageEncoder, pictures: PictureSet, cache: Path) -> np.ndarray:
+    """Returns pooled tokens float16 `[N, 64, d]` of every row, from `cache` when they are there."""
+    if cache.is_file():
+        return np.load(cache, mmap_mode="r")
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(pictures.images), 128):
+            batch = to_tensor(pictures.images[start : start + 128])
+            parts.append(pool_tokens(encoder(batch)).half().numpy())
+    tokens = np.concatenate(parts)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    np.save(cache, tokens)
+    return tokens
+
+
+def open_world(encoder: ImageEncoder, root: Path) -> World:
+    """Encodes a picture set and sorts its rows into casts."""
+    pictures = PictureSet.open(root)
+    tokens = encode_set(encoder, pictures, root / "tokens.npy")
+    pairs, singles, scenes = [], [], []
+    for number, row in enumerate(pictures.rows):
+        people = tuple(
+            Member(tuple(p["looks"]), p["side"] or "", -1 if p["closeup"] is None else p["closeup"]) for p in row["people"]
+        )
+        cast = Cast(number, people, row["place"])
+        if row["kind"] in ("closeup", "portrait") or row["layout"] in ("portrait", "one"):
+            singles.append(cast)
+        if row["kind"] in ("scene", "moved") and row["layout"] == "pair" and all(member.face >= 0 for member in people):
+            pairs.append(cast)
+        if row["kind"] in ("scene", "moved") and len(people) < 3:
+            scenes.append(cast)
+    return World(tokens, pairs, singles, scenes)
+
+
+def draw(world: World, skill: str, rng: np.random.Generator) -> Sample:
+    """Draws one sample of a skill; people get names of their own each time."""
+    names = [NAMES[int(i)] for i in rng.choice(len(NAMES), 4, replace=False)]
+    if skill == "text":
+        people = [world.pairs[int(rng.integers(len(world.pairs)))].people[0] for _ in range(int(rng.integers(2, 4)))]
+        return text_sample(people, names, rng)
+    pools = {"paint": world.pairs if rng.random() < 0.7 else world.scenes, "describe": world.singles}
+    pools["place"] = world.scenes
+    pool = pools.get(skill, world.pairs)
+    cast = pool[int(rng.integers(len(pool)))]
+    return picture_sample(skill, cast, names, rng, CROP_WEIGHT)
+
+
+def make_batch(samples: list[Sample], world: World, template: Template) -> MllmBatch:
+    """Lays out samples; generated images of a sample are independent requests and are not read again."""
+    layouts = [lay_out(template.segments(sample.turns), template, reread=False) for sample in samples]
+    pictures = [[world.tokens[row] for row in sample.pictures] for sample in samples]
+    return collate(layouts, pictures, IMAGE_TOKENS, [sample.weights for sample in samples])
+
+
+@torch.no_grad()
+def measure(model: Mllm, world: World, template: Template, count: int = 96) -> dict[str, float]:
+    """Measures the skills on a world of unseen people.
+
+    Crops count as right when they are nearer to the asked person's close-up than to the other one's (chance 0.5);
+    answers when every word is right.
+    """
+    model.eval()
+    figures: dict[str, float] = {}
+    for number, skill in enumerate(MIX):
+        rng = np.random.default_rng((7, number))
+        samples = [draw(world, skill, rng) for _ in range(count)]
+        batch = make_batch(samples, world, template)
+        hidden = model.hidden_states(batch)
+        supervised = batch.labels != IGNORED
+        if skill in ("text", "who", "describe", "place"):
+            right = model.llm.lm_head(hidden[supervised]).argmax(-1) == batch.labels[supervised]
+            figures[f"{skill}_words"] = float(right.float().mean())
+        if skill == "who":
+            left_right = torch.tensor(template.ids("left right"))
+            is_side = supervised & torch.isin(batch.labels, left_right)
+            figures["where_is_name"] = float(
+                (model.llm.lm_head(hidden[is_side]).argmax(-1) == batch.labels[is_side]).float().mean()
+            )
+        if skill in ("paint", "crop", "name"):
+            predicted = model.predict_images(hidden, batch.write).numpy()
+            figures |= _image_figures(skill, predicted, samples, world)
+    model.train()
+    return figures
+
+
+def _image_figures(skill: str, predicted: np.ndarray, samples: list[Sample], world: World) -> dict[str, float]:
+    faces = {member.face: cast for cast in world.pairs for member in cast.people}
+    errors, right, position = [], [], 0
+    for sample in samples:
+        wanted = [row for turn in sample.turns if turn["role"] == "assistant" for row in _images(turn)]
+        for local in wanted:
+            row = sample.pictures[local]
+            error = float(np.square(predicted[position] - world.tokens[row].astype(np.float32)).mean())
+            errors.append(error)
+            if skill != "paint":
+                other = next(m.face for m in faces[row].people if m.face != row)
+                right.append(error < float(np.square(predicted[position] - world.tokens[other].astype(np.float32)).mean()))
+            position += 1
+    figures = {f"{skill}_mse": float(np.mean(errors))}
+    if right:
+        figures[f"{skill}_right_person"] = float(np.mean(right))
+    return figures
+
+
+def _images(turn: dict) -> list[int]:
+    return [part["image"] for part in turn["content"] if part["type"] == "image"]
+
+
+def build_model(tokenizer: PreTrainedTokenizerBase, token_dim: int) -> Mllm:
+    """Builds the untrained model."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation="sdpa",
+        **LLM,
+    )
+    mllm = MllmConfig(
+        token_dim=token_dim,
+        image_tokens=IMAGE_TOKENS,
+        input_connector="pool",
+        output_connector="linear",
+        token_shift=4,
+        rec_weight=3.0,
+    )
+    return Mllm(LlamaForCausalLM(config), mllm)
+
+
+def train_mllm(
+    work: Path,
+    out: Path,
+    encoder: ImageEncoder,
+    pictures: Path,
+    unseen: Path,
+    config: OptimConfig,
+    text_steps: int,
+    log: Callable[[str], None] = print,
+) -> dict[str, float]:
+    """Trains the model and writes it with the figures on unseen people.
+
+    Args:
+        work: Folder of the checkpoint; an existing one is resumed.
+        out: Folder of the result.
+        encoder: The frozen encoder.
+        pictures: Picture set to train on.
+        unseen: Picture set of other people.
+        config: Optimizer and schedule.
+        text_steps: Steps on words alone before pictures come in.
+        log: Receives lines for people.
+    """
+    tokenizer = build_tokenizer(all_texts(), IMAGE_TOKENS)
+    template = Template(tokenizer, IMAGE_TOKENS)
+    world, fresh = open_world(encoder, pictures), open_world(encoder, unseen)
+    model = build_model(tokenizer, world.tokens.shape[2])
+    skills, shares = list(MIX), np.asarray(list(MIX.values())) / sum(MIX.values())
+
+    def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        if step < text_steps:
+            samples = [draw(world, "text", rng) for _ in range(config.batch_size * 2)]
+        else:
+            samples = [draw(world, str(skill), rng) for skill in rng.choice(skills, config.batch_size, p=shares)]
+        loss = model.loss(make_batch(samples, world, template))
+        return loss.total, {"text_loss": float(loss.text), "image_loss": float(loss.image)}
+
+    def report(metrics: dict[str, float], step: int) -> None:
+        line = {name: round(value, 4) for name, value in metrics.items()}
+        if step % 200 == 0:
+            line |= {name: round(value, 3) for name, value in measure(model, fresh, template).items()}
+        log(f"{step} {line}")
+
+    train(model, step_loss, config, work, log=report)
+    figures = measure(model, fresh, template, 400)
+    model.save_pretrained(out, torch.float16)
+    save_tokenizer(tokenizer, out)
+    write_json(out / "figures.json", figures)
+    return figures
+
+
+def main() -> None:
+    """Trains from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path(".work/mllm"))
+    parser.add_argument("--out", type=Path, default=Path(".work/parts/mllm"))
+    parser.add_argument("--encoder", type=Path, default=Path(".work/parts/image_encoder"))
+    parser.add_argument("--pictures", type=Path, default=Path(".work/pictures/full"))
+    parser.add_argument("--unseen", type=Path, default=Path(".work/pictures/full_eval"))
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--text-steps", type=int, default=300)
+    parser.add_argument("--batch-size", type=int, default=24)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    config = OptimConfig(
+        steps=given.steps, batch_size=given.batch_size, lr=given.lr, warmup=100, log_every=50, checkpoint_seconds=60
+    )
+    encoder = ImageEncoder.from_pretrained(given.encoder)
+    figures = train_mllm(given.work, given.out, encoder, given.pictures, given.unseen, config, given.text_steps)
+    print(figures)
+
+
+if __name__ == "__main__":
+    main()

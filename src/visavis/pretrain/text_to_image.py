@@ -1,0 +1,145 @@
+"""The pack's text-to-image DiT: a small PixArt transformer over the autoencoder's latents, told by CLIP's words.
+
+It knows pictures of the storybook world before it ever sees an image token; the detokenizer starts from it (the paper,
+section 3.1: "text-to-image initialisation").
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
+from torch import Tensor, nn
+from transformers import CLIPModel, CLIPTextModel, PreTrainedTokenizerBase
+
+from visavis.files import write_json
+from visavis.models.detokenizer import DENOISER_FOLDER, NO_EXTRA_CONDITION, TRAINING_STEPS, draw_sigma
+from visavis.models.pixels import to_tensor
+from visavis.pretrain.pictures import PictureSet
+from visavis.storybook.captions import NAMES
+from visavis.training.config import OptimConfig
+from visavis.training.engine import train
+
+DIT: dict[str, Any] = {
+    "num_attention_heads": 6,
+    "attention_head_dim": 32,
+    "in_channels": 32,
+    "out_channels": 32,
+    "num_layers": 6,
+    "cross_attention_dim": 192,
+    "sample_size": 8,
+    "patch_size": 1,
+    "attention_bias": True,
+    "use_additional_conditions": False,
+}
+MAX_WORDS = 40
+
+
+def encode_latents(autoencoder: AutoencoderDC, images: np.ndarray, cache: Path) -> np.ndarray:
+    """Returns scaled latents float16 `[N, C, h, w]` of a picture set, from `cache` when they are there."""
+    if cache.is_file():
+        return np.load(cache, mmap_mode="r")
+    scale = autoencoder.config.scaling_factor
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(images), 128):
+            latents = autoencoder.encode(to_tensor(images[start : start + 128]), return_dict=False)[0]
+            parts.append((latents * scale).half().numpy())
+    latents = np.concatenate(parts)
+    np.save(cache, latents)
+    return latents
+
+
+def row_caption(row: dict[str, Any], rng: np.random.Generator) -> str:
+    """Writes a caption for one row of a picture set; people get names in half of them."""
+    named = rng.random() < 0.5
+    clauses = []
+    for person in row["people"]:
+        who = NAMES[int(rng.integers(len(NAMES)))] if named else "a person"
+        clauses.append(f"{who} with {' and '.join(person['looks'])}")
+    order = rng.permutation(len(clauses))
+    text = " and ".join(clauses[int(i)] for i in order)
+    if row["kind"] == "closeup":
+        return f"a close-up photo of {text}"
+    return f"a photo of {text}, {row['place']}" if text else row["place"]
+
+
+def train_text_to_image(
+    work: Path,
+    out: Path,
+    clip: CLIPModel,
+    tokenizer: PreTrainedTokenizerBase,
+    autoencoder: AutoencoderDC,
+    pictures: Path,
+    config: OptimConfig,
+) -> dict[str, float]:
+    """Trains the transformer by flow matching and writes it with its scheduler in diffusers' layout.
+
+    Args:
+        work: Folder of the checkpoint; an existing one is resumed.
+        out: Folder of the result.
+        clip: Its text model conditions the transformer.
+        tokenizer: CLIP's tokenizer.
+        autoencoder: Its latents are painted.
+        pictures: Picture set to train on.
+        config: Optimizer and schedule.
+    """
+    known = PictureSet.open(pictures)
+    latents = encode_latents(autoencoder, known.images, pictures / "latents.npy")
+    words: CLIPTextModel = clip.text_model
+    torch.manual_seed(0)
+    model = PixArtTransformer2DModel(**DIT, caption_channels=clip.config.text_config.hidden_size)
+
+    def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        rows = np.sort(rng.integers(len(known.rows), size=config.batch_size))
+        texts = [row_caption(known.rows[int(i)], rng) if rng.random() > 0.1 else "" for i in rows]
+        tokens = tokenizer(texts, padding=True, truncation=True, max_length=MAX_WORDS, return_tensors="pt")
+        with torch.no_grad():
+            condition = words(**tokens).last_hidden_state
+        clean = torch.from_numpy(latents[rows].astype(np.float32))
+        sigma = draw_sigma(len(rows))
+        wide = sigma.view(-1, 1, 1, 1)
+        noisy = (1 - wide) * clean + wide * torch.randn_like(clean)
+        output = model(
+            noisy,
+            encoder_hidden_states=condition,
+            encoder_attention_mask=tokens["attention_mask"],
+            timestep=sigma * TRAINING_STEPS,
+            added_cond_kwargs=NO_EXTRA_CONDITION,
+        ).sample
+        loss = nn.functional.mse_loss(output, clean)
+        return loss, {}
+
+    last = train(model, step_loss, config, work, log=lambda metrics, step: print(step, metrics, flush=True))
+    out.mkdir(parents=True, exist_ok=True)
+    model.to(torch.float16).save_pretrained(out / DENOISER_FOLDER)
+    FlowMatchEulerDiscreteScheduler().save_pretrained(out / "scheduler")
+    figures = {"clean_latent_mse": last.get("loss", 0.0)}
+    write_json(out / "figures.json", figures)
+    return figures
+
+
+def main() -> None:
+    """Trains from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", type=Path, default=Path(".work/parts"))
+    parser.add_argument("--pictures", type=Path, default=Path(".work/pictures/train"))
+    parser.add_argument("--steps", type=int, default=1200)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    from transformers import AutoTokenizer
+
+    clip = CLIPModel.from_pretrained(given.parts / "clip", dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(given.parts / "clip")
+    autoencoder = AutoencoderDC.from_pretrained(given.parts / "vae", torch_dtype=torch.float32).eval()
+    config = OptimConfig(steps=given.steps, batch_size=32, lr=1e-3, warmup=100, ema=0.995, log_every=50, weight_decay=0.01)
+    work, out = given.parts.parent / "text_to_image", given.parts / "text_to_image"
+    print(train_text_to_image(work, out, clip, tokenizer, autoencoder, given.pictures, config))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Step 11: the detokenizer learns to paint from what the MLLM really says, not only from what the encoder sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
+from visavis.steps.tune_detokenizer import PEOPLE, score
+
+
+def adapt_detokenizer(recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path) -> Manifest:
+    """Runs the step; see `visavis.steps`."""
+    section = ("adapt", "detokenizer.sample_steps", "pack.mllm", "pack.vae")
+    return run_step("adapt_detokenizer", _body, recipe, context, inputs, output, section)
+
+
+def _body(job: StepJob) -> StepResult:
+    import numpy as np
+    import torch
+
+    from visavis.chat.template import Template
+    from visavis.data.tokens import TokenStore
+    from visavis.models.detokenizer import Detokenizer
+    from visavis.models.mllm import Mllm
+    from visavis.packs.loaders import load_autoencoder, load_mllm
+    from visavis.training.detokenizer import fit_tokens, predicted_tokens, reconstruct
+
+    config, store = job.recipe.adapt, TokenStore.open(job.folder("tokens"))
+    mllm = Mllm.from_pretrained(job.folder("mllm")).eval()
+    template = Template(load_mllm(job.pack)[1], mllm.config.image_tokens)
+    detokenizer = Detokenizer.from_pretrained(job.folder("detokenizer") / "people")
+    samples = store.select(("pair", "rounds"), "train")[: config.max_samples]
+    said, rows = predicted_tokens(mllm, template, store, samples, lambda a, b: job.progress(a, b, "chats"))
+    wanted = detokenizer.config.image_tokens
+    seen_rows = store.rows(PEOPLE, "train")
+    share = (1 - config.own_share) / max(config.own_share, 1e-6)
+    seen_rows = np.resize(seen_rows, max(1, round(len(rows) * share)))
+    seen = fit_tokens(torch.from_numpy(store.tokens[seen_rows].astype(np.float32)), wanted).half().numpy()
+    reconstruct(
+        detokenizer,
+        np.concatenate([said, seen]),
+        store.latents[np.concatenate([rows, seen_rows])],
+        config,
+        job.scratch,
+        lambda values, step: job.tracker.log_metrics(values, step=step),
+        lambda done, total: job.progress(done, total, "steps"),
+    )
+    detokenizer.save_pretrained(job.work)
+    steps = job.recipe.detokenizer.sample_steps
+    metrics = score(job, detokenizer, load_autoencoder(job.pack), store, steps, "after_adapt")
+    return StepResult({"in": len(samples), "kept": len(samples), "dropped": {}}, metrics)

@@ -1,0 +1,53 @@
+"""Steps 7 to 10: the stages of MLLM tuning; each starts from the checkpoint of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
+
+
+def tune_mllm(
+    recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path, stage: str
+) -> Manifest:
+    """Runs one of the three stages of section 3.2; see `visavis.steps`."""
+    section = (f"mllm.{stage}", "pack.mllm")
+
+    def body(job: StepJob) -> StepResult:
+        return tune_stage(job, getattr(job.recipe.mllm, stage))
+
+    body.__module__ = __name__
+    return run_step(f"tune_mllm_{stage}", body, recipe, context, inputs, output, section)
+
+
+def tune_stage(job: StepJob, config: object) -> StepResult:
+    """Tunes the pack's MLLM, or the one handed in, on the stage's sets and saves it."""
+    from visavis.chat.template import Template
+    from visavis.data.tokens import TokenStore
+    from visavis.models.mllm import Mllm
+    from visavis.packs.loaders import load_mllm
+    from visavis.training.config import StageConfig
+    from visavis.training.mllm import tune
+
+    assert isinstance(config, StageConfig)
+    model, tokenizer = load_mllm(job.pack)
+    parent = "pack"
+    if "mllm" in job.inputs:
+        model, parent = Mllm.from_pretrained(job.folder("mllm")), job.inputs["mllm"].key
+    job.tracker.set_tags({"starts_from": parent})
+    store = TokenStore.open(job.folder("tokens"))
+    metrics = tune(
+        model,
+        Template(tokenizer, model.config.image_tokens),
+        store,
+        config,
+        job.scratch,
+        lambda values, step: job.tracker.log_metrics(values, step=step),
+        lambda done, total: job.progress(done, total, "steps"),
+    )
+    model.save_pretrained(job.work)
+    tokenizer.save_pretrained(job.work)
+    count = len(store.select(config.sets, "train"))
+    wanted = ("loss", "text_loss", "image_loss")
+    return StepResult({"in": count, "kept": count, "dropped": {}}, {k: v for k, v in metrics.items() if k in wanted})

@@ -1,0 +1,85 @@
+"""Tuning of the detokenizer: reconstruct natural pictures, then people, then what the MLLM really says.
+
+Source: the paper, section 3.1; the last stage follows SEED-Story's adaptation of its detokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from visavis.chat.template import Template
+from visavis.data.tokens import TokenStore
+from visavis.models.detokenizer import Detokenizer
+from visavis.models.image_encoder import pool_tokens
+from visavis.models.mllm import Mllm
+from visavis.training.config import OptimConfig
+from visavis.training.engine import Log, train
+from visavis.training.mllm import conversation_batch
+
+Progress = Callable[[int, int], None]
+_PREDICT_BATCH = 16
+
+
+def fit_tokens(tokens: Tensor, wanted: int) -> Tensor:
+    """Returns tokens `[B, wanted, d]`, pooled if they are not yet."""
+    return tokens if tokens.shape[1] == wanted else pool_tokens(tokens)
+
+
+def reconstruct(
+    detokenizer: Detokenizer,
+    tokens: NDArray[np.float16],
+    latents: NDArray[np.float16],
+    config: OptimConfig,
+    work: Path,
+    log: Log | None = None,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Tunes the detokenizer in place to paint latents from tokens.
+
+    Args:
+        detokenizer: Trained as a whole (connector and denoiser).
+        tokens: `[M, T, d]`, from the encoder or predicted by an MLLM.
+        latents: `[M, C, h, w]`, the row of each.
+        config: Optimizer and schedule.
+        work: Folder of the checkpoint.
+        log: Receives metrics by step.
+        progress: Receives (steps done, steps in all).
+    """
+
+    def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        rows = np.sort(rng.integers(len(tokens), size=config.batch_size))
+        read = torch.from_numpy(tokens[rows].astype(np.float32))
+        clean = torch.from_numpy(latents[rows].astype(np.float32))
+        return detokenizer.loss(fit_tokens(read, detokenizer.config.image_tokens), clean), {}
+
+    return train(detokenizer, step_loss, config, work, log, progress)
+
+
+@torch.no_grad()
+def predicted_tokens(
+    model: Mllm, template: Template, store: TokenStore, samples: list[dict], progress: Progress | None = None
+) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """Runs the MLLM over conversations and collects what it says in place of each generated picture.
+
+    Returns:
+        Tokens float16 `[M, image_tokens, d]` and the array row of the true picture of each.
+    """
+    tokens, rows = [], []
+    for start in range(0, len(samples), _PREDICT_BATCH):
+        part = samples[start : start + _PREDICT_BATCH]
+        batch = conversation_batch(part, store, template)
+        predicted = model.predict_images(model.hidden_states(batch), batch.write)
+        tokens.append(predicted.half().numpy())
+        for sample in part:
+            for turn in sample["turns"]:
+                if turn["role"] == "assistant":
+                    rows += [sample["rows"][p["image"]] for p in turn["content"] if p["type"] == "image"]
+        if progress:
+            progress(min(start + _PREDICT_BATCH, len(samples)), len(samples))
+    return np.concatenate(tokens), np.asarray(rows, dtype=np.int64)
