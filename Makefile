@@ -36,7 +36,7 @@ check: setup ## Lint, formatting, types, import floors, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
 
 format: setup ## Format the code and apply the safe fixes
