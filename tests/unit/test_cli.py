@@ -120,16 +120,24 @@ def test_a_wrong_value_is_named_with_its_field() -> None:
     )
 
 
-def test_a_run_without_clips_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_run_without_clips_leaves_nothing_behind(tmp_path: Path, pack: Path) -> None:
     missing = tmp_path / "no such folder"
-    result = call("run", "--recipe", "smoke", "--runs", str(tmp_path / "runs"), f"clips.source={missing}")
+    where = ("--runs", str(tmp_path / "runs"), f"pack={pack}", f"clips.source={missing}")
+    result = call("run", "--recipe", "smoke", *where)
     assert_explained(result, "clips.source", str(missing))
     assert not (tmp_path / "runs" / "latest").exists()
 
 
-def test_a_recipe_that_needs_clips_says_so(tmp_path: Path) -> None:
-    result = call("run", "--recipe", "seedx", "--runs", str(tmp_path / "runs"))
+def test_a_recipe_that_needs_clips_says_so(tmp_path: Path, pack: Path) -> None:
+    result = call("run", "--recipe", "seedx", "--runs", str(tmp_path / "runs"), f"pack={pack}")
     assert_explained(result, "clips.source")
+
+
+def test_a_damaged_pack_stops_a_run_before_it_begins(tmp_path: Path, pack: Path) -> None:
+    (pack / "faces" / "net.onnx").write_bytes(b"other")
+    result = call("run", "--recipe", "smoke", "--runs", str(tmp_path / "runs"), f"pack={pack}")
+    assert_explained(result, "faces/net.onnx", "sha256")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_packs_are_verified(pack: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from visavis import __version__
@@ -23,6 +24,7 @@ app = typer.Typer(
     epilog="Begin with `visavis run --recipe smoke` (two minutes), then `visavis run --recipe storybook`, "
     "then `visavis chat`. `visavis doctor` tells what this machine lacks.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -38,7 +40,7 @@ app.add_typer(storybook_app, name="storybook")
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe, such as `mllm.pair.lr=1e-4`."),
+    typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe, such as `mllm.pair.lr=1e-4`."),
 ]
 RecipeName = Annotated[str, typer.Option("--recipe", "-r", help="Named recipe, or the path of a saved one.")]
 
@@ -80,6 +82,9 @@ def run(
     from visavis.recipes import apply_overrides, recipe_named
 
     resolved = apply_overrides(recipe_named(recipe), overrides or [])
+    from visavis.packs import load_pack
+
+    load_pack(resolved.pack).verify()  # a damaged pack is to stop a run before it begins, not in its middle
     from visavis.cli.summary import show
     from visavis.launch import run_local
 
@@ -197,9 +202,10 @@ def doctor(
     missing = 0
     for finding in examine(pack, port, runs):
         colour = colours[finding.verdict]
-        console.print(f"[{colour}]{finding.verdict:>8}[/]  {finding.subject:<17} {finding.found}")
+        line = f"[{colour}]{finding.verdict:>8}[/]  {finding.subject:<17} {escape(finding.found)}"
+        console.print(line, soft_wrap=True)
         if finding.fix:
-            console.print(f"{'':>8}  {'':<17} [green]fix:[/] {finding.fix}")
+            console.print(f"{'':>8}  {'':<17} [green]fix:[/] {escape(finding.fix)}", soft_wrap=True)
         missing += finding.verdict == "missing"
     raise typer.Exit(1 if missing else 0)
 
