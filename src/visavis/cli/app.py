@@ -79,11 +79,10 @@ def run(
     Examples: `visavis run --recipe smoke` · `visavis run clips.source=/my/clips` ·
     `visavis run mllm.pair.lr=1e-4 rounds.steps=400`
     """
+    from visavis.packs import load_pack
     from visavis.recipes import apply_overrides, recipe_named
 
     resolved = apply_overrides(recipe_named(recipe), overrides or [])
-    from visavis.packs import load_pack
-
     load_pack(resolved.pack).verify()  # a damaged pack is to stop a run before it begins, not in its middle
     from visavis.cli.summary import show
     from visavis.launch import run_local
