@@ -149,6 +149,13 @@ def test_packs_are_verified(pack: Path) -> None:
     assert_explained(call("pack", "verify", "storybok"), "'storybok'")
 
 
+def test_only_a_known_pack_and_part_can_be_built(tmp_path: Path) -> None:
+    assert_explained(call("pack", "build", "seedx"), "'seedx'", "pack build storybook")
+    where = ("--work", str(tmp_path / "work"), "--out", str(tmp_path / "pack"))
+    assert_explained(call("pack", "build", "storybook", "--part", "nose", *where), "'nose'", "segmenter")
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_pack_without_a_card_says_so(pack: Path) -> None:
     assert_explained(call("pack", "card", str(pack)), "card.md")
     (pack / "card.md").write_text("# Tiny pack\n")

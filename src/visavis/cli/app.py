@@ -234,6 +234,31 @@ def show_recipe(
     typer.echo(apply_overrides(recipe_named(name), overrides or []).to_yaml(), nl=False)
 
 
+@pack_app.command("build")
+def build_pack(
+    name: Annotated[str, typer.Argument(help="Pack to build; `storybook` is the one that is trained here.")],
+    part: Annotated[list[str] | None, typer.Option(help="Train this part anew; may be repeated.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder for pictures and checkpoints.")] = Path(".work"),
+    out: Annotated[Path | None, typer.Option(help="Folder of the pack, else the bundled one.")] = None,
+) -> None:
+    """Train the parts of a pack from nothing, and put them together with card and manifest.
+
+    It takes hours on 2 cores. A killed build goes on where it was, and finished parts are not trained again.
+
+    Example: `visavis pack build storybook --part clip`
+    """
+    if name != "storybook":
+        raise VisavisError(f"pack {name!r} cannot be built here", fix="visavis pack build storybook")
+    from visavis import packs
+    from visavis.pretrain.build import build
+
+    root = out or Path(packs.__file__).with_name(name)
+    manifest = build(work, root, part, lambda line: console.print(line, soft_wrap=True))
+    console.print(
+        f"{root}: {len(manifest.parts)} parts; `visavis pack card` shows their figures", soft_wrap=True
+    )
+
+
 @pack_app.command("verify")
 def verify_pack(
     name: Annotated[str, typer.Argument(help="Bundled pack by name, or the folder of one.")] = "storybook",

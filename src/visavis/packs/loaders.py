@@ -12,10 +12,10 @@ from visavis.packs.manifest import Pack
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import FlowMatchEulerDiscreteScheduler, ModelMixin
+    from diffusers import FlowMatchEulerDiscreteScheduler, ModelMixin, PixArtTransformer2DModel
     from insightface.app import FaceAnalysis
     from segment_anything import SamPredictor
-    from transformers import CLIPModel, CLIPProcessor, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import CLIPModel, CLIPProcessor, PreTrainedTokenizerBase
 
     from visavis.models.image_encoder import ImageEncoder
     from visavis.models.mllm import Mllm
@@ -51,22 +51,14 @@ def load_image_encoder(pack: Pack, *, dtype: torch.dtype | None = None) -> Image
     return ImageEncoder.from_pretrained(pack.part("image_encoder")).to(_float(dtype)).eval()
 
 
-def load_llm(
-    pack: Pack, *, dtype: torch.dtype | None = None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Returns the causal language model in evaluation mode and its tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def load_mllm(pack: Pack, *, dtype: torch.dtype | None = None) -> tuple[Mllm, PreTrainedTokenizerBase]:
+    """Returns the multimodal language model (the LLM with its connectors) and its tokenizer."""
+    from transformers import AutoTokenizer
 
-    path = pack.part("llm")
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=_float(dtype), use_safetensors=True)
-    return model.eval(), AutoTokenizer.from_pretrained(path)
-
-
-def load_mllm(pack: Pack, *, dtype: torch.dtype | None = None) -> Mllm:
-    """Returns the multimodal language model: the LLM with its input and output connectors."""
     from visavis.models.mllm import Mllm
 
-    return Mllm.from_pretrained(pack.part("mllm")).to(_float(dtype)).eval()
+    path = pack.part("mllm")
+    return Mllm.from_pretrained(path).to(_float(dtype)).eval(), AutoTokenizer.from_pretrained(path)
 
 
 def load_autoencoder(pack: Pack, *, dtype: torch.dtype | None = None) -> ModelMixin:
@@ -81,21 +73,15 @@ def load_autoencoder(pack: Pack, *, dtype: torch.dtype | None = None) -> ModelMi
 
 def load_text_to_image(
     pack: Pack, *, dtype: torch.dtype | None = None
-) -> tuple[ModelMixin, FlowMatchEulerDiscreteScheduler, ModelMixin]:
-    """Returns the text-to-image transformer, its flow-matching scheduler and the autoencoder.
-
-    The part `text_to_image` is laid out as a diffusers pipeline: folders `transformer` and `scheduler`. The
-    class of the transformer (`PixArtTransformer2DModel`, `SanaTransformer2DModel`...) is the one its config
-    names.
-    """
-    from diffusers import AutoModel, FlowMatchEulerDiscreteScheduler
+) -> tuple[PixArtTransformer2DModel, FlowMatchEulerDiscreteScheduler]:
+    """Returns the text-to-image transformer and its flow-matching scheduler."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
 
     path = pack.part("text_to_image")
-    transformer = AutoModel.from_pretrained(
-        path / "transformer", torch_dtype=_float(dtype), use_safetensors=True
+    denoiser = PixArtTransformer2DModel.from_pretrained(
+        path / "denoiser", torch_dtype=_float(dtype), use_safetensors=True
     )
-    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(path / "scheduler")
-    return transformer.eval(), scheduler, load_autoencoder(pack, dtype=dtype)
+    return denoiser.eval(), FlowMatchEulerDiscreteScheduler.from_pretrained(path / "scheduler")
 
 
 def _float(dtype: torch.dtype | None) -> torch.dtype:

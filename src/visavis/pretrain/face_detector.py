@@ -28,6 +28,7 @@ from visavis.pretrain.timed import one_cycle, timed_steps
 
 BATCH = 16
 PEAK_RATE = 3e-3
+FREEZE = 0.35
 # A face whose box is cut more than this by the edge of the view is neither wanted nor punished.
 _WHOLE, _GONE = 0.7, 0.35
 _VIEWS = (0.46, 0.27, 0.27)
@@ -252,6 +253,7 @@ def fit_detector(
     places = Places()
     running: dict[str, float] = {}
     for tick in timed_steps(checkpoint, {"net": net, "optimizer": optimizer}, seconds, "face detector"):
+        net.train(tick.progress < FREEZE)
         pictures, truth = batch_of(square, wide, np.random.default_rng((seed, tick.step)))
         loss, parts = detector_loss(net(pictures), truth, places)
         for group in optimizer.param_groups:

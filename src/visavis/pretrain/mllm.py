@@ -27,7 +27,9 @@ from visavis.pretrain.skills import (
     CROP,
     DESCRIBE,
     GENERATE,
+    HAS,
     OPENINGS,
+    PLACE,
     SIDES,
     WHERE,
     Cast,
@@ -42,9 +44,11 @@ from visavis.training.config import OptimConfig
 from visavis.training.engine import train
 
 IMAGE_TOKENS = 64
-CROP_WEIGHT = 4.0
-LLM = {"hidden_size": 160, "intermediate_size": 416, "num_hidden_layers": 6, "num_attention_heads": 5}
-MIX = {"text": 0.10, "paint": 0.24, "describe": 0.08, "place": 0.02, "who": 0.16, "crop": 0.12, "name": 0.28}
+CROP_WEIGHT = 2.0
+LLM = {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 6, "num_attention_heads": 4}
+MIX = {"text": 0.08, "paint": 0.25, "describe": 0.06, "place": 0.02, "who": 0.21, "crop": 0.12, "name": 0.26}
+_NO_NAMES = {"text": 0.12, "paint": 0.22, "describe": 0.10, "place": 0.02, "who": 0.34, "crop": 0.20}
+_PEOPLE_IN_TEXT = 5
 _EXTRA_WORDS = """
     a an the and or of in on at is are with to it its he she they them who what where does have has else hair
     person people man woman friend friends two three one show face photo picture image close-up closeup portrait
@@ -65,7 +69,7 @@ class World:
 
 def all_texts() -> list[str]:
     """Returns every phrase that the tokenizer must know."""
-    fixed = [CLOSE_UP, KEEP_IDENTICAL, KEPT, RESPONSE, CROP, DESCRIBE, GENERATE, WHERE, _EXTRA_WORDS]
+    fixed = [CLOSE_UP, KEEP_IDENTICAL, KEPT, RESPONSE, CROP, DESCRIBE, GENERATE, HAS, PLACE, WHERE, _EXTRA_WORDS]
     return [*fixed, *OPENINGS, *SIDES, *NAMES, *LOOKS_VOCABULARY, *CLOTHES_VOCABULARY, *PLACES_VOCABULARY]
 
 
@@ -105,9 +109,9 @@ def open_world(encoder: ImageEncoder, root: Path) -> World:
 
 def draw(world: World, skill: str, rng: np.random.Generator) -> Sample:
     """Draws one sample of a skill; people get names of their own each time."""
-    names = [NAMES[int(i)] for i in rng.choice(len(NAMES), 4, replace=False)]
+    names = [NAMES[int(i)] for i in rng.choice(len(NAMES), _PEOPLE_IN_TEXT, replace=False)]
     if skill == "text":
-        people = [world.pairs[int(rng.integers(len(world.pairs)))].people[0] for _ in range(int(rng.integers(2, 4)))]
+        people = [world.pairs[int(i)].people[0] for i in rng.integers(len(world.pairs), size=_PEOPLE_IN_TEXT)]
         return text_sample(people, names, rng)
     pools = {"paint": world.pairs if rng.random() < 0.7 else world.scenes, "describe": world.singles}
     pools["place"] = world.scenes
@@ -141,7 +145,7 @@ def measure(model: Mllm, world: World, template: Template, count: int = 96) -> d
         if skill in ("text", "who", "describe", "place"):
             right = model.llm.lm_head(hidden[supervised]).argmax(-1) == batch.labels[supervised]
             figures[f"{skill}_words"] = float(right.float().mean())
-        if skill == "who":
+        if skill == "name":
             left_right = torch.tensor(template.ids("left right"))
             is_side = supervised & torch.isin(batch.labels, left_right)
             figures["where_is_name"] = float(
@@ -208,6 +212,7 @@ def train_mllm(
     unseen: Path,
     config: OptimConfig,
     text_steps: int,
+    name_steps: int,
     log: Callable[[str], None] = print,
 ) -> dict[str, float]:
     """Trains the model and writes it with the figures on unseen people.
@@ -220,25 +225,23 @@ def train_mllm(
         unseen: Picture set of other people.
         config: Optimizer and schedule.
         text_steps: Steps on words alone before pictures come in.
+        name_steps: Step at which crops by name come in.
         log: Receives lines for people.
     """
     tokenizer = build_tokenizer(all_texts(), IMAGE_TOKENS)
     template = Template(tokenizer, IMAGE_TOKENS)
     world, fresh = open_world(encoder, pictures), open_world(encoder, unseen)
     model = build_model(tokenizer, world.tokens.shape[2])
-    skills, shares = list(MIX), np.asarray(list(MIX.values())) / sum(MIX.values())
-
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        if step < text_steps:
-            samples = [draw(world, "text", rng) for _ in range(config.batch_size * 2)]
-        else:
-            samples = [draw(world, str(skill), rng) for skill in rng.choice(skills, config.batch_size, p=shares)]
+        mix = {"text": 1.0} if step < text_steps else _NO_NAMES if step < name_steps else MIX
+        shares = np.asarray(list(mix.values())) / sum(mix.values())
+        samples = [draw(world, str(skill), rng) for skill in rng.choice(list(mix), config.batch_size, p=shares)]
         loss = model.loss(make_batch(samples, world, template))
         return loss.total, {"text_loss": float(loss.text), "image_loss": float(loss.image)}
 
     def report(metrics: dict[str, float], step: int) -> None:
         line = {name: round(value, 4) for name, value in metrics.items()}
-        if step % 200 == 0:
+        if step % 250 == 0:
             line |= {name: round(value, 3) for name, value in measure(model, fresh, template).items()}
         log(f"{step} {line}")
 
@@ -259,8 +262,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, default=Path(".work/pictures/full"))
     parser.add_argument("--unseen", type=Path, default=Path(".work/pictures/full_eval"))
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--text-steps", type=int, default=300)
-    parser.add_argument("--batch-size", type=int, default=24)
+    parser.add_argument("--text-steps", type=int, default=350)
+    parser.add_argument("--name-steps", type=int, default=1500)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
@@ -269,7 +273,9 @@ def main() -> None:
         steps=given.steps, batch_size=given.batch_size, lr=given.lr, warmup=100, log_every=50, checkpoint_seconds=60
     )
     encoder = ImageEncoder.from_pretrained(given.encoder)
-    figures = train_mllm(given.work, given.out, encoder, given.pictures, given.unseen, config, given.text_steps)
+    figures = train_mllm(
+        given.work, given.out, encoder, given.pictures, given.unseen, config, given.text_steps, given.name_steps
+    )
     print(figures)
 
 

@@ -19,8 +19,8 @@ from transformers import CLIPModel, CLIPTextModel, PreTrainedTokenizerBase
 from visavis.files import write_json
 from visavis.models.detokenizer import DENOISER_FOLDER, NO_EXTRA_CONDITION, TRAINING_STEPS, draw_sigma
 from visavis.models.pixels import to_tensor
+from visavis.pretrain.clip import MAX_WORDS, row_caption
 from visavis.pretrain.pictures import PictureSet
-from visavis.storybook.captions import NAMES
 from visavis.training.config import OptimConfig
 from visavis.training.engine import train
 
@@ -36,7 +36,6 @@ DIT: dict[str, Any] = {
     "attention_bias": True,
     "use_additional_conditions": False,
 }
-MAX_WORDS = 40
 
 
 def encode_latents(autoencoder: AutoencoderDC, images: np.ndarray, cache: Path) -> np.ndarray:
@@ -52,20 +51,6 @@ def encode_latents(autoencoder: AutoencoderDC, images: np.ndarray, cache: Path) 
     latents = np.concatenate(parts)
     np.save(cache, latents)
     return latents
-
-
-def row_caption(row: dict[str, Any], rng: np.random.Generator) -> str:
-    """Writes a caption for one row of a picture set; people get names in half of them."""
-    named = rng.random() < 0.5
-    clauses = []
-    for person in row["people"]:
-        who = NAMES[int(rng.integers(len(NAMES)))] if named else "a person"
-        clauses.append(f"{who} with {' and '.join(person['looks'])}")
-    order = rng.permutation(len(clauses))
-    text = " and ".join(clauses[int(i)] for i in order)
-    if row["kind"] == "closeup":
-        return f"a close-up photo of {text}"
-    return f"a photo of {text}, {row['place']}" if text else row["place"]
 
 
 def train_text_to_image(

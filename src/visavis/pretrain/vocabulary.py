@@ -20,12 +20,13 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def build_tokenizer(texts: Iterable[str], image_tokens: int) -> PreTrainedTokenizerFast:
+def build_tokenizer(texts: Iterable[str], image_tokens: int, end: bool = False) -> PreTrainedTokenizerFast:
     """Builds a word-level tokenizer that knows every word of `texts`.
 
     Args:
         texts: All phrases of the closed world.
         image_tokens: Number of query tokens.
+        end: Whether to close every text with EOS.
     """
     known = sorted({word for text in texts for word in words(text)})
     specials = [PAD, UNKNOWN, BOS, EOS, "[INST]", "[/INST]", IMAGE_OPEN, IMAGE_CLOSE, "\n"]
@@ -43,7 +44,9 @@ def build_tokenizer(texts: Iterable[str], image_tokens: int) -> PreTrainedTokeni
     )
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=None, special_tokens=[(BOS, vocabulary[BOS])]
+        single=f"{BOS} $A {EOS}" if end else f"{BOS} $A",
+        pair=None,
+        special_tokens=[(BOS, vocabulary[BOS]), (EOS, vocabulary[EOS])],
     )
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in specials])
     return PreTrainedTokenizerFast(

@@ -63,7 +63,7 @@ def score(
     import torch
 
     from visavis.chat.model import decode_latents
-    from visavis.evaluation.reconstruction import psnr_db
+    from visavis.evaluation.reconstruction import psnr
     from visavis.steps.grids import rows_of_pictures
     from visavis.training.detokenizer import fit_tokens
 
@@ -74,4 +74,4 @@ def score(
     painted = decode_latents(autoencoder, detokenizer.eval().sample(tokens, sample_steps))
     truth = store.pictures[rows]
     job.tracker.log_image(rows_of_pictures([list(truth[:12]), list(painted[:12])]), f"reconstruction_{label}.png")
-    return {f"psnr_db_{label}": float(np.mean(psnr_db(list(painted), list(truth))))}
+    return {f"psnr_db_{label}": float(np.mean(psnr(list(painted), list(truth))))}

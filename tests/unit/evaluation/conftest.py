@@ -27,7 +27,7 @@ class FakeFace:
 
 @dataclass
 class FakeFaces:
-    """Finds one face in each half of a picture whose centre is painted; misses faces that touch the border."""
+    """Finds painted patches: one, or one in each half of the picture if nothing crosses the middle."""
 
     det_size: tuple[int, int] = (96, 96)
     misses_full_pictures: bool = False

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
+
 from visavis.evaluation.alignment import Clip, score_alignment, summarise_alignment
 from visavis.evaluation.config import EvaluateConfig
 from visavis.evaluation.items import FirstRoundItem, SingleRoundItem
@@ -52,11 +53,13 @@ class ColourClip:
     truncated = 0
 
     def images(self, pictures: list[np.ndarray]) -> np.ndarray:
-        colours = np.stack([picture[24, 24].astype(float) - 128 for picture in pictures])
+        colours = np.array([picture[24, 24].astype(float) - 128 for picture in pictures]).reshape(-1, 3)
         return colours / np.linalg.norm(colours, axis=1, keepdims=True)
 
     def texts(self, captions: list[str]) -> np.ndarray:
-        colours = np.array([COLOURS[caption.split()[0]] for caption in captions], dtype=float) - 128
+        colours = (
+            np.array([COLOURS[caption.split()[0]] for caption in captions], dtype=float).reshape(-1, 3) - 128
+        )
         return colours / np.linalg.norm(colours, axis=1, keepdims=True)
 
 

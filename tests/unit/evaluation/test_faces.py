@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from visavis.errors import VisavisError
 from visavis.evaluation.faces import embed_faces, similarity
 

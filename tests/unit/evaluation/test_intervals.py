@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+
 from visavis.errors import VisavisError
 from visavis.evaluation.intervals import (
     Figure,

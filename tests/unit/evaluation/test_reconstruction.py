@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from torchmetrics.image import PeakSignalNoiseRatio
+
 from visavis.errors import VisavisError
 from visavis.evaluation.config import EvaluateConfig
 from visavis.evaluation.items import ReconstructionItem

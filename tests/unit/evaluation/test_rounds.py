@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from visavis.evaluation.config import EvaluateConfig
 from visavis.evaluation.items import RoundItem
 from visavis.evaluation.rounds import score_rounds, slices_of, summarise_rounds, summarise_slices

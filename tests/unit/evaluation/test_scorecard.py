@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+
 from visavis.errors import VisavisError
 from visavis.evaluation import (
     EvaluateConfig,
@@ -26,10 +27,6 @@ from . import test_alignment, test_identity, test_rounds
 from .conftest import FakeFaces, person
 
 CONFIG = EvaluateConfig(bootstrap_samples=200, retrieval_candidates=4)
-
-
-class FakeModel:
-    """Just enough of CLIP for `evaluate`: features are pixels."""
 
 
 @pytest.fixture

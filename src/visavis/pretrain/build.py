@@ -1,0 +1,192 @@
+"""Builds the bundled pack: trains what is missing, puts the parts together, writes card and manifest.
+
+Each part's trainer resumes from its checkpoint, and a part whose figures are there is not trained again.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from visavis.errors import VisavisError
+from visavis.files import atomic_dir, read_json, write_atomic
+from visavis.packs.manifest import Manifest, Part, write_manifest
+
+FIGURES = "figures.json"
+LARGEST_BYTES = 25 * 10**6
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """How one part is made and judged.
+
+    Attributes:
+        folder: Its folder in the pack.
+        command: Module and arguments that train it; `{work}` is the working folder.
+        made: What it is and what it was trained on, for the card.
+        figures: Key in `figures.json` -> (words, target); the target is None where there is none.
+        settings: What the loader must be told.
+    """
+
+    folder: str
+    command: tuple[str, ...]
+    made: str
+    figures: dict[str, tuple[str, float | None]]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+_PICTURES = ("--pictures", "{work}/pictures/train", "--unseen", "{work}/pictures/eval")
+PLANS: dict[str, PartPlan] = {
+    "faces": PartPlan(
+        "faces",
+        ("faces", "--work", "{work}/faces", "--out", "{work}/parts/faces", "--seconds", "900"),
+        "SCRFD-shaped detector and ArcFace net (ONNX, insightface), on scenes of every layout and masked close-ups",
+        {
+            "detection/recall": ("face detector recall at IoU 0.5", 0.98),
+            "recognition/auc": ("ArcFace verification AUC", 0.99),
+            "recognition/auc_look_alike": ("ArcFace AUC against look-alikes (same hair, skin, glasses)", None),
+        },
+        {"name": "storybook", "det_size": [128, 128]},
+    ),
+    "segmenter": PartPlan(
+        "segmenter",
+        ("segmenter", "--work", "{work}/faces", "--out", "{work}/parts/segmenter", "--seconds", "480"),
+        "`segment_anything` Sam, prompted with jittered face boxes",
+        {"iou": ("mean IoU of head masks", 0.90)},
+    ),
+    "image_encoder": PartPlan(
+        "image_encoder",
+        ("encoder", "--work", "{work}/encoder", "--out", "{work}/parts/image_encoder", *_PICTURES),
+        "Qwen-VL-shaped ViT, trained so that its 64 pooled tokens give the picture back by a linear map",
+        {
+            "linear_read_out_scene_psnr_db": ("linear read-out of the 64 tokens, scenes, dB", 22.0),
+            "linear_read_out_closeup_psnr_db": ("linear read-out of the 64 tokens, close-ups, dB", 22.0),
+        },
+    ),
+    "vae": PartPlan(
+        "vae",
+        ("autoencoder", "--work", "{work}/vae", "--out", "{work}/parts/vae", "--seconds", "700"),
+        "diffusers AutoencoderDC, 64 px to 8 x 8 x 32",
+        {"psnr_db_pair": ("round trip, pairs, dB", None), "psnr_db_closeup": ("round trip, close-ups, dB", None)},
+    ),
+    "clip": PartPlan(
+        "clip",
+        ("clip", "--work", "{work}/clip", "--out", "{work}/parts/clip", *_PICTURES),
+        "transformers CLIPModel, on pictures and captions of them",
+        {
+            "recall_at_1_among_64_scenes": ("recall@1 among 64 scenes", 0.80),
+            "recall_at_1_among_64_pairs": ("recall@1 among 64 pictures of two people", None),
+        },
+    ),
+    "text_to_image": PartPlan(
+        "text_to_image",
+        ("text_to_image", "--parts", "{work}/parts", "--pictures", "{work}/pictures/train"),
+        "diffusers PixArt transformer, flow matching on latents, told by CLIP's words",
+        {
+            "clean_latent_mse": ("mean squared error of the clean latent (unit variance)", None),
+            "round_trip_psnr_db": ("64 tokens through the DiT after 600 steps on pictures, scenes, dB", 23.0),
+        },
+    ),
+    "mllm": PartPlan(
+        "mllm",
+        ("mllm", "--work", "{work}/mllm", "--out", "{work}/parts/mllm", *_PICTURES),
+        "transformers LLaMA with connectors: text-to-image, describing, places, who is who by name, crops",
+        {
+            "text_words": ("words right: who has what, five people, text alone", None),
+            "describe_words": ("words right: describing a person", None),
+            "where_is_name": ("left or right of somebody named (chance 0.5)", 0.9),
+            "crop_right_person": ("crop by side or looks is nearer to the right person (chance 0.5)", 0.9),
+            "name_right_person": ("crop by name is nearer to the right person (chance 0.5)", 0.9),
+            "paint_mse": ("text-to-image: mean squared error of image tokens", None),
+        },
+    ),
+}
+
+
+def build(work: Path, root: Path, parts: Sequence[str] | None = None, say: Callable[[str], None] = print) -> Manifest:
+    """Trains the missing parts and assembles the pack.
+
+    Args:
+        work: Folder for pictures, checkpoints and finished parts; a killed build goes on there.
+        root: Folder of the pack.
+        parts: Parts to train; None: all that are missing.
+        say: Receives one line for each thing that begins.
+
+    Raises:
+        VisavisError: If a part is unknown, a trainer fails, or the pack grows too large.
+    """
+    unknown = sorted(set(parts or ()) - set(PLANS))
+    if unknown:
+        raise VisavisError(f"pack build: part {unknown[0]!r} does not exist", fix=f"use {', '.join(PLANS)}")
+    for name, seed in (("train", "0"), ("eval", "1000000")):
+        if not (work / "pictures" / name / "set.json").is_file():
+            count = "9000" if name == "train" else "900"
+            _run("pictures", ("--out", f"{work}/pictures/{name}", "--count", count, "--seed", seed), say)
+    for name, plan in PLANS.items():
+        done = (work / "parts" / plan.folder / FIGURES).is_file()
+        if not done if parts is None else name in parts:
+            module, *arguments = plan.command
+            _run(module, [argument.format(work=work) for argument in arguments], say)
+    return assemble(work / "parts", root)
+
+
+def _run(module: str, arguments: Sequence[str], say: Callable[[str], None]) -> None:
+    say(f"training {module}")
+    result = subprocess.run([sys.executable, "-m", f"visavis.pretrain.{module}", *arguments], check=False)
+    if result.returncode:
+        raise VisavisError(f"pack build: {module} ended with code {result.returncode}", fix="run the command again: it resumes")
+
+
+def assemble(parts: Path, root: Path) -> Manifest:
+    """Copies finished parts into the pack, with card and manifest; the pack is replaced as a whole.
+
+    Raises:
+        VisavisError: If a part is missing or the files are too large together.
+    """
+    figures: dict[str, dict[str, float]] = {}
+    with atomic_dir(root) as folder:
+        for name, plan in PLANS.items():
+            source = parts / plan.folder
+            if not (source / FIGURES).is_file():
+                raise VisavisError(f"pack build: part {name} has no {FIGURES} in {source}", fix=f"train it: visavis pack build --part {name}")
+            figures[name] = read_json(source / FIGURES)
+            for file in sorted(source.rglob("*")):
+                if file.is_file() and file.name != FIGURES:
+                    write_atomic(folder / plan.folder / file.relative_to(source), file.read_bytes())
+        sizes = {name: _bytes(folder / plan.folder) for name, plan in PLANS.items()}
+        total = sum(sizes.values())
+        if total > LARGEST_BYTES:
+            raise VisavisError(f"pack build: {total / 1e6:.1f} MB, at most {LARGEST_BYTES / 1e6:.0f}", fix="make the largest part smaller")
+        write_atomic(folder / "card.md", _card(figures, sizes))
+        declared = {name: Part(path=plan.folder, licence="MIT", settings=plan.settings) for name, plan in PLANS.items()}
+        return write_manifest(folder, Manifest(name=root.name, version="1", licence="MIT", parts=declared))
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _card(figures: dict[str, dict[str, float]], sizes: dict[str, int]) -> str:
+    lines = [
+        "# Pack `storybook`",
+        "",
+        "Small pretrained parts for CPUs, all trained by `visavis pack build storybook` on pictures of the procedural",
+        "storybook world. No photo of a real person was used. Every figure is on people that no training saw; the people",
+        "of the demo's clips are others again.",
+        "",
+        "| part | MB | what it is, and what it was trained on |",
+        "| --- | ---: | --- |",
+    ]
+    lines += [f"| {name} | {sizes[name] / 1e6:.1f} | {plan.made} |" for name, plan in PLANS.items()]
+    lines += ["", "| part | figure | measured | target |", "| --- | --- | ---: | ---: |"]
+    for name, plan in PLANS.items():
+        for key, (words, target) in plan.figures.items():
+            if key in figures[name]:
+                value = figures[name][key]
+                verdict = "" if target is None else f"{target:g}" + ("" if value >= target else " (missed)")
+                lines.append(f"| {name} | {words} | {value:.3f} | {verdict} |")
+    return "\n".join([*lines, "", "Licence of all parts: MIT.", ""])

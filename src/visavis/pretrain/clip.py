@@ -1,0 +1,142 @@
+"""The pack's CLIP: pictures and captions of the storybook world, contrasted.
+
+It scores alignment in evaluation, and its words condition the text-to-image transformer.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerBase
+
+from visavis.files import write_json
+from visavis.models.pixels import to_tensor
+from visavis.packs.saving import save_half
+from visavis.pretrain.mllm import all_texts
+from visavis.pretrain.pictures import PictureSet
+from visavis.pretrain.vocabulary import build_tokenizer
+from visavis.storybook.captions import NAMES
+from visavis.training.config import OptimConfig
+from visavis.training.engine import train
+
+MAX_WORDS = 48
+_AMONG = 64
+_TEXT: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4}
+_VISION: dict[str, Any] = {**_TEXT, "num_hidden_layers": 4, "image_size": 64, "patch_size": 8}
+
+
+def row_caption(row: dict[str, Any], rng: np.random.Generator, complete: bool = False) -> str:
+    """Writes a caption for one row of a picture set, people in random order.
+
+    Args:
+        row: Row of a `PictureSet`.
+        rng: The only source of chance.
+        complete: Tell all that is known; otherwise things are left out at random.
+    """
+    named = rng.random() < 0.4
+    clauses = []
+    for person in row["people"]:
+        who = NAMES[int(rng.integers(len(NAMES)))] if named else "a person"
+        looks = [look for look in person["looks"] if complete or rng.random() < 0.8] or person["looks"][:1]
+        clause = f"{who} with {' and '.join(looks)}"
+        if complete or rng.random() < 0.4:
+            clause += f" in {person['clothes']}"
+        if person["side"] and rng.random() < 0.15:
+            clause += f" on the {person['side']}"
+        clauses.append(clause)
+    text = " and ".join(clauses[int(i)] for i in rng.permutation(len(clauses)))
+    if row["kind"] == "closeup":
+        return f"a close-up photo of {text}"
+    place = row["place"] if complete or not text or rng.random() < 0.9 else ""
+    return ", ".join(part for part in (f"a photo of {text}" if text else "", place) if part)
+
+
+def embed(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns unit embeddings of captions and of pictures in [-1, 1], both `[B, projection]`."""
+    tokens = tokenizer(texts, padding=True, truncation=True, max_length=MAX_WORDS, return_tensors="pt")
+    words = model.text_projection(model.text_model(**tokens).pooler_output)
+    seen = model.visual_projection(model.vision_model(pictures).pooler_output)
+    return words / words.norm(dim=1, keepdim=True), seen / seen.norm(dim=1, keepdim=True)
+
+
+def build_clip() -> tuple[CLIPModel, PreTrainedTokenizerBase]:
+    """Builds the untrained model and its tokenizer, which ends every caption with EOS, where CLIP pools."""
+    tokenizer = build_tokenizer(all_texts(), 0, end=True)
+    torch.manual_seed(0)
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text = {**_TEXT, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": MAX_WORDS}
+    text["pad_token_id"] = tokenizer.pad_token_id
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=_VISION, projection_dim=128)), tokenizer
+
+
+def train_clip(work: Path, out: Path, pictures: Path, unseen: Path, config: OptimConfig) -> dict[str, float]:
+    """Trains the model and writes it with its recall among 64 on unseen people.
+
+    Args:
+        work: Folder of the checkpoint; an existing one is resumed.
+        out: Folder of the result.
+        pictures: Picture set to train on.
+        unseen: Picture set of other people.
+        config: Optimizer and schedule.
+    """
+    known = PictureSet.open(pictures)
+    model, tokenizer = build_clip()
+
+    def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        rows = np.sort(rng.choice(len(known.rows), config.batch_size, replace=False))
+        texts = [row_caption(known.rows[int(i)], rng) for i in rows]
+        words, seen = embed(model, tokenizer, texts, to_tensor(known.images[rows]))
+        logits = model.logit_scale.exp().clamp(max=100) * words @ seen.T
+        target = torch.arange(len(rows))
+        loss = (torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)) / 2
+        return loss, {"recall_at_1": float((logits.argmax(1) == target).float().mean())}
+
+    def report(metrics: dict[str, float], step: int) -> None:
+        print(step, {name: round(value, 3) for name, value in metrics.items()}, flush=True)
+
+    train(model, step_loss, config, work, log=report)
+    figures = measure(model, tokenizer, PictureSet.open(unseen))
+    out.mkdir(parents=True, exist_ok=True)
+    save_half(model, out)
+    tokenizer.save_pretrained(out)
+    write_json(out / "figures.json", figures)
+    return figures
+
+
+@torch.no_grad()
+def measure(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, fresh: PictureSet) -> dict[str, float]:
+    """Returns recall@1 among 64 scenes with complete captions: caption to picture, and only pairs of people."""
+    model.eval()
+    figures = {}
+    for name, rows in (("scenes", fresh.select("scene")), ("pairs", fresh.select("scene", "pair"))):
+        rng, right = np.random.default_rng(5), []
+        for _ in range(8):
+            chosen = rng.choice(rows, _AMONG, replace=False)
+            texts = [row_caption(fresh.rows[int(i)], rng, complete=True) for i in chosen]
+            words, seen = embed(model, tokenizer, texts, to_tensor(fresh.images[chosen]))
+            right.append(float(((words @ seen.T).argmax(1) == torch.arange(_AMONG)).float().mean()))
+        figures[f"recall_at_1_among_64_{name}"] = float(np.mean(right))
+    return figures
+
+
+def main() -> None:
+    """Trains from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path(".work/clip"))
+    parser.add_argument("--out", type=Path, default=Path(".work/parts/clip"))
+    parser.add_argument("--pictures", type=Path, default=Path(".work/pictures/train"))
+    parser.add_argument("--unseen", type=Path, default=Path(".work/pictures/eval"))
+    parser.add_argument("--steps", type=int, default=900)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    config = OptimConfig(steps=given.steps, batch_size=64, lr=1e-3, warmup=50, log_every=50, weight_decay=0.05)
+    print(train_clip(given.work, given.out, given.pictures, given.unseen, config))
+
+
+if __name__ == "__main__":
+    main()
