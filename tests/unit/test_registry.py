@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 
 import visavis.loading
@@ -99,6 +103,11 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return address
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.node.name)
@@ -160,32 +169,31 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path, uri: str) -> None:
         register(tmp_path, tracking_uri=uri)
 
 
-class FakeAnswer:
-    def __init__(self, text: str) -> None:
-        self.text, self.image = text, None
-
-
 class FakeChatModel:
-    """Stands for the real model, which needs trained weights: says what its weights file holds."""
+    """Stands for the real model, which needs trained weights: knows what its weights file holds."""
 
     def __init__(self, folder: Path) -> None:
-        self.word = (Path(folder) / "mllm" / "model.safetensors").read_text()
+        self.word = (folder / "mllm" / "model.safetensors").read_text()
 
     from_pretrained = classmethod(lambda cls, folder: cls(folder))
 
-    def start(self) -> FakeChatModel:
-        return self
 
-    def say(self, sentence: str) -> FakeAnswer:
-        return FakeAnswer(f"{self.word}: {sentence}")
+class FakeSession:
+    def __init__(self, model: FakeChatModel) -> None:
+        self.model, self.said = model, 0
+
+    def say(self, sentence: str) -> SimpleNamespace:
+        self.said += 1
+        picture = np.zeros((4, 4, 3), np.uint8) if self.said == 2 else None
+        return SimpleNamespace(text=f"{self.model.word}: {sentence}", picture=picture)
 
 
 def test_a_version_loads_by_alias_and_as_pyfunc(
     tmp_path: Path, uri: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = ModuleType("visavis.chat.model")
-    module.ChatModel = FakeChatModel  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "visavis.chat.model", module)
+    fakes = {"model": {"ChatModel": FakeChatModel}, "session": {"ChatSession": FakeSession}}
+    for module, content in fakes.items():
+        monkeypatch.setitem(sys.modules, f"visavis.chat.{module}", SimpleNamespace(**content))
     registered(tmp_path, uri, name, b"one")
     model = visavis.loading.load(f"models:/{name}@challenger", tracking_uri=uri)
     assert model.word == "one"
@@ -194,9 +202,10 @@ def test_a_version_loads_by_alias_and_as_pyfunc(
 
     mlflow.set_tracking_uri(uri)
     served = mlflow.pyfunc.load_model(f"models:/{name}@challenger")
-    assert served.predict([["hello", "who is it?"]]) == [
-        [{"text": "one: hello", "image": ""}, {"text": "one: who is it?", "image": ""}]
-    ]
+    first, second = served.predict([["hello", "show her"]])[0]
+    assert first == {"text": "one: hello", "image": ""}
+    assert Image.open(io.BytesIO(base64.b64decode(second["image"]))).size == (4, 4)
+    assert not (Path.cwd() / "mlruns").exists()
 
 
 def test_an_address_that_leads_nowhere_is_explained(tmp_path: Path, uri: str, name: str) -> None:

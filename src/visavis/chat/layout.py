@@ -71,7 +71,9 @@ def lay_out(segments: list[Segment], template: Template, *, reread: bool = True)
         read.append(reads)
         write.append(writes)
 
-    final = max((i for i, s in enumerate(segments) if isinstance(s, ImageSegment) and s.generated), default=-1)
+    final = max(
+        (i for i, s in enumerate(segments) if isinstance(s, ImageSegment) and s.generated), default=-1
+    )
     for number, segment in enumerate(segments):
         if isinstance(segment, ImageSegment):
             count = len(template.queries)
@@ -97,7 +99,10 @@ def lay_out(segments: list[Segment], template: Template, *, reread: bool = True)
             push(token, position, last)
             last = len(ids) - 1
             position += 1
-    arrays = (np.asarray(values, dtype=np.int64) for values in (ids, positions, previous, labels, block, read, write))
+    arrays = (
+        np.asarray(values, dtype=np.int64)
+        for values in (ids, positions, previous, labels, block, read, write)
+    )
     return Layout(*arrays)
 
 
@@ -106,7 +111,9 @@ def _is_last_content(segments: list[Segment], number: int) -> bool:
     return all(not isinstance(s, ImageSegment) and len(s.ids) == 1 for s in segments[number + 1 :])
 
 
-def collate(layouts: list[Layout], pictures: list[list[Any]], image_tokens: int, weights: list[list[float]]) -> MllmBatch:
+def collate(
+    layouts: list[Layout], pictures: list[list[Any]], image_tokens: int, weights: list[list[float]]
+) -> MllmBatch:
     """Pads layouts into a batch.
 
     Args:

@@ -118,7 +118,9 @@ class ChatModel:
             answers += [reply.text for reply in self.respond(turns, [[row] for row in tokens])]
         return answers
 
-    def respond(self, chats: list[list[Turn]], pictures: list[list[NDArray[np.floating[Any]]]]) -> list[Reply]:
+    def respond(
+        self, chats: list[list[Turn]], pictures: list[list[NDArray[np.floating[Any]]]]
+    ) -> list[Reply]:
         """Answers chats that end with a user turn, greedily.
 
         Args:

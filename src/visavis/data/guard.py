@@ -20,6 +20,8 @@ from queue import SimpleQueue
 from typing import Any
 
 _LOOKAHEAD = 3
+# A child's start loads libraries; on a busy machine that takes long and is not the item's fault.
+_START_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ class _Child:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
             theirs.close()
+            if not self._link.poll(_START_S):
+                raise OSError("the worker did not start")
+            self._link.recv()
         return self._link
 
     def stop(self) -> None:
@@ -136,6 +141,7 @@ def _serve(descriptor: int, target: str) -> None:
     """The child's loop; it ends when the parent closes the link or dies."""
     function = _resolve(target)
     with Connection(descriptor) as link:
+        link.send("ready")
         while True:
             try:
                 item = link.recv()

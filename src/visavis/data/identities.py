@@ -47,7 +47,7 @@ def find_identities(
         start = len(faces)
         faces += [(item, f"{item}-{i}", person["embedding"]) for i, person in enumerate(people)]
         apart += [(i, j) for i in range(start, len(faces)) for j in range(i + 1, len(faces))]
-    embeddings = np.array([face[2] for face in faces], np.float32).reshape(len(faces), -1)
+    embeddings = np.array([face[2] for face in faces], np.float32)
     clusters = identity_clusters(embeddings, config.same_person, apart) if faces else []
     members: dict[int, list[str]] = {}
     for (_, name, _), cluster in zip(faces, clusters, strict=True):

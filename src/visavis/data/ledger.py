@@ -55,7 +55,11 @@ class Ledger:
         """Returns `{"in": n, "kept": k, "dropped": {reason: n}}`; the parts add up to the whole by construction."""
         dropped = Counter(row.reason for row in self.rows if row.status == "dropped")
         kept = sum(row.status == "kept" for row in self.rows)
-        return {"in": len(self.rows), "kept": kept, "dropped": {str(k): v for k, v in sorted(dropped.items())}}
+        return {
+            "in": len(self.rows),
+            "kept": kept,
+            "dropped": {str(k): v for k, v in sorted(dropped.items())},
+        }
 
     def close(self, path: Path, expected: int) -> dict[str, Any]:
         """Writes the rows to a JSON-lines file and returns the counts.
@@ -68,7 +72,9 @@ class Ledger:
             ValueError: If a row is missing or superfluous.
         """
         if len(self.rows) != expected:
-            raise ValueError(f"ledger of {self.step}: {expected} items came in, {len(self.rows)} rows were written")
+            raise ValueError(
+                f"ledger of {self.step}: {expected} items came in, {len(self.rows)} rows were written"
+            )
         write_jsonl(path, [asdict(row) for row in self.rows])
         return self.counts()
 

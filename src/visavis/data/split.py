@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from visavis.files import sha256_bytes
 
 _BLOCK_ROWS = 4096
+# Smaller groups may overfill a split a little; larger ones are cut.
+_LARGE_SHARE = 0.1
 SPLITS = ("train", "val", "test")
 
 
@@ -93,7 +95,7 @@ def assign_splits(
         group = waiting.popleft()
         split = max(wanted, key=lambda name: (wanted[name] - filled[name], wanted[name]))
         room = wanted[split] - filled[split]
-        if len(group) > max(1.5 * room, 2.0) and len(wanted) > 1 and len(group) >= 0.1 * len(order):
+        if len(wanted) > 1 and len(group) > 1.1 * room + 1 and len(group) >= _LARGE_SHARE * len(order):
             parts, bridges = _cut(group, items, max(1, round(room)))
             if len(parts) > 1:
                 result.update(dict.fromkeys(bridges))

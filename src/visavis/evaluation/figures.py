@@ -80,7 +80,9 @@ def labelled_grid(rows: Mapping[str, Sequence[Picture]], size: int = 112) -> Ima
     for y, (label, pictures) in enumerate(rows.items()):
         top = gap + y * (size + gap)
         for index, line in enumerate(_wrapped(label, font, margin - 20)):
-            draw.text((10, top + size / 2 - 10 + index * 17), line, fill=_INK if index == 0 else _SOFT, font=font)
+            draw.text(
+                (10, top + size / 2 - 10 + index * 17), line, fill=_INK if index == 0 else _SOFT, font=font
+            )
         for x, picture in enumerate(pictures):
             tile = Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC)
             sheet.paste(tile, (margin + x * (size + gap), top))

@@ -42,7 +42,9 @@ def write_report(title: str, scorecard: Scorecard, pictures: Mapping[str, Image.
     figures = scorecard.figures()
     tiles = "".join(_tile(path, figures[path]) for path in TILES if path in figures)
     rows = "".join(_row(path, figure) for path, figure in figures.items())
-    shown = "".join(f"<h2>{html.escape(name)}</h2><img src='{_inline(image)}' alt=''>" for name, image in pictures.items())
+    shown = "".join(
+        f"<h2>{html.escape(name)}</h2><img src='{_inline(image)}' alt=''>" for name, image in pictures.items()
+    )
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
         f"<meta name='viewport' content='width=device-width'><style>{_STYLE}</style>"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from visavis.errors import VisavisError
 from visavis.evaluation.intervals import Figure
-from visavis.files import read_json, write_json, write_jsonl
+from visavis.files import read_json, read_jsonl, write_json, write_jsonl
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -145,8 +145,16 @@ class Scorecard:
         write_json(path, content)
 
     def write_items(self, path: Path) -> None:
-        """Writes the per-item scores as JSON lines, each with its `kind`."""
-        write_jsonl(path, [{"kind": kind, **row} for kind, rows in self.items.items() for row in rows])
+        """Writes the per-item scores as JSON lines, each with the name of its `table`."""
+        write_jsonl(path, [{"table": table, **row} for table, rows in self.items.items() for row in rows])
+
+    @staticmethod
+    def read_items(path: Path) -> dict[str, list[dict[str, Any]]]:
+        """Returns the per-item scores of a file, by table, as `visavis.evaluation.compare` takes them."""
+        tables: dict[str, list[dict[str, Any]]] = {}
+        for row in read_jsonl(path):
+            tables.setdefault(row.pop("table"), []).append(row)
+        return tables
 
     @classmethod
     def read(cls, path: Path) -> Scorecard:

@@ -24,7 +24,7 @@ from visavis.launch.progress import Watch
 from visavis.loading import local_tracking_uri
 from visavis.recipes import Recipe
 from visavis.steps.framework import RunContext, log, read_timings
-from visavis.tracking import Post
+from visavis.tracking import EXPERIMENT, Post
 from visavis.tracking.tracker import FOLDER
 
 if TYPE_CHECKING:
@@ -137,9 +137,9 @@ def _parent_run(uri: str, runs: Path, name: str, recipe: Recipe) -> str:
     artifacts = (runs / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
     tags = {"recipe.name": recipe.name, "recipe.hash": recipe.digest(), "git.sha": git_sha()}
     try:
-        run = start_parent(
-            client_for(uri), RunContext.model_fields["experiment"].default, name, tags, artifacts
-        )
+        client = client_for(uri)
+        run = start_parent(client, EXPERIMENT, name, tags, artifacts)
+        _mark_killed(client, runs, str(run.info.run_id))
     except Exception as error:  # whatever MLflow raises
         log.warning("MLflow at %s is out of reach (%s): the run goes on without it", uri, error)
         return ""

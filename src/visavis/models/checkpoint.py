@@ -28,7 +28,9 @@ def save_module(module: nn.Module, config: Any, folder: Path, dtype: torch.dtype
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {
-        name: (tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor).contiguous().clone()
+        name: (tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor)
+        .contiguous()
+        .clone()
         for name, tensor in module.state_dict().items()
     }
     (folder / CONFIG_FILE).write_text(json.dumps(asdict(config), indent=2, sort_keys=True) + "\n")

@@ -98,7 +98,9 @@ class Detokenizer(nn.Module):
     scheduler wants follows from it: `v = (x_sigma - x_0) / sigma`.
     """
 
-    def __init__(self, denoiser: Denoiser, scheduler: FlowMatchEulerDiscreteScheduler, config: DetokenizerConfig) -> None:
+    def __init__(
+        self, denoiser: Denoiser, scheduler: FlowMatchEulerDiscreteScheduler, config: DetokenizerConfig
+    ) -> None:
         super().__init__()
         self.config = config
         self.denoiser = denoiser
@@ -107,7 +109,11 @@ class Detokenizer(nn.Module):
 
     @classmethod
     def from_text_to_image(
-        cls, denoiser: Denoiser, scheduler: FlowMatchEulerDiscreteScheduler, token_dim: int, image_tokens: int = 64
+        cls,
+        denoiser: Denoiser,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        token_dim: int,
+        image_tokens: int = 64,
     ) -> Detokenizer:
         """Builds a detokenizer on a text-to-image model: its input is widened by the aligned map, at zero."""
         is_dit = isinstance(denoiser, PixArtTransformer2DModel)
@@ -197,10 +203,14 @@ class Detokenizer(nn.Module):
 def _widen_input(denoiser: Denoiser, channels: int) -> None:
     """Gives the first convolution more input channels; the new weights are zero, so the output stays as it was."""
     owner, name = (
-        (denoiser.pos_embed, "proj") if isinstance(denoiser, PixArtTransformer2DModel) else (denoiser, "conv_in")
+        (denoiser.pos_embed, "proj")
+        if isinstance(denoiser, PixArtTransformer2DModel)
+        else (denoiser, "conv_in")
     )
     old: nn.Conv2d = getattr(owner, name)
-    new = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
+    new = nn.Conv2d(
+        channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None
+    )
     with torch.no_grad():
         new.weight.zero_()
         new.weight[:, : old.in_channels] = old.weight

@@ -91,7 +91,9 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.conv1 = nn.Conv2d(3, config.width, config.patch_size, config.patch_size, bias=False)
-        self.positional_embedding = nn.Parameter(torch.randn(config.position_grid**2, config.width) * config.width**-0.5)
+        self.positional_embedding = nn.Parameter(
+            torch.randn(config.position_grid**2, config.width) * config.width**-0.5
+        )
         self.ln_pre = nn.LayerNorm(config.width, eps=1e-6)
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.layers))
         self.attn_pool = Resampler(

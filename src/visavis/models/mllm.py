@@ -136,11 +136,15 @@ class Mllm(nn.Module):
         self.connectors = nn.ModuleDict()
         dim, grid = llm.config.hidden_size, int(config.image_tokens**0.5)
         if config.input_connector == "resampler":
-            self.connectors["input"] = Resampler(grid, dim, config.connector_heads, input_dim=config.token_dim)
+            self.connectors["input"] = Resampler(
+                grid, dim, config.connector_heads, input_dim=config.token_dim
+            )
         else:
             self.connectors["input"] = PooledConnector(config.token_dim, config.image_tokens, dim)
         if config.output_connector == "resampler":
-            self.connectors["output"] = Resampler(grid, config.token_dim, config.connector_heads, input_dim=dim)
+            self.connectors["output"] = Resampler(
+                grid, config.token_dim, config.connector_heads, input_dim=dim
+            )
         else:
             self.connectors["output"] = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, config.token_dim))
         if config.token_shift:
@@ -152,7 +156,9 @@ class Mllm(nn.Module):
         is_read = batch.read >= 0
         if bool(is_read.any()):
             images = self.connectors["input"](batch.pictures).flatten(0, 1)
-            embeddings = embeddings.masked_scatter(is_read[..., None], images[batch.read[is_read]].to(embeddings.dtype))
+            embeddings = embeddings.masked_scatter(
+                is_read[..., None], images[batch.read[is_read]].to(embeddings.dtype)
+            )
         return embeddings
 
     def embed(self, batch: MllmBatch) -> Tensor:

@@ -55,7 +55,9 @@ class Resampler(nn.Module):
         eps: LayerNorm epsilon (SEED-X's resamplers 1e-5, the ViT's own pool 1e-6).
     """
 
-    def __init__(self, grid: int, dim: int, heads: int, input_dim: int | None = None, eps: float = 1e-5) -> None:
+    def __init__(
+        self, grid: int, dim: int, heads: int, input_dim: int | None = None, eps: float = 1e-5
+    ) -> None:
         super().__init__()
         self.pos_embed = nn.Parameter(sincos_position_2d(dim, grid), requires_grad=False)
         self.query = nn.Parameter(torch.zeros(grid * grid, dim))

@@ -68,7 +68,9 @@ def load_autoencoder(pack: Pack, *, dtype: torch.dtype | None = None) -> ModelMi
     """
     from diffusers import AutoModel
 
-    return AutoModel.from_pretrained(pack.part("vae"), torch_dtype=_float(dtype), use_safetensors=True).eval()
+    return AutoModel.from_pretrained(
+        str(pack.part("vae")), torch_dtype=_float(dtype), use_safetensors=True
+    ).eval()
 
 
 def load_text_to_image(

@@ -48,7 +48,10 @@ PLANS: dict[str, PartPlan] = {
         {
             "detection/recall": ("face detector recall at IoU 0.5", 0.98),
             "recognition/auc": ("ArcFace verification AUC", 0.99),
-            "recognition/auc_look_alike": ("ArcFace AUC against look-alikes (same hair, skin, glasses)", None),
+            "recognition/auc_look_alike": (
+                "ArcFace AUC against look-alikes (same hair, skin, glasses)",
+                None,
+            ),
         },
         {"name": "storybook", "det_size": [128, 128]},
     ),
@@ -71,7 +74,10 @@ PLANS: dict[str, PartPlan] = {
         "vae",
         ("autoencoder", "--work", "{work}/vae", "--out", "{work}/parts/vae", "--seconds", "700"),
         "diffusers AutoencoderDC, 64 px to 8 x 8 x 32",
-        {"psnr_db_pair": ("round trip, pairs, dB", None), "psnr_db_closeup": ("round trip, close-ups, dB", None)},
+        {
+            "psnr_db_pair": ("round trip, pairs, dB", None),
+            "psnr_db_closeup": ("round trip, close-ups, dB", None),
+        },
     ),
     "clip": PartPlan(
         "clip",
@@ -107,7 +113,9 @@ PLANS: dict[str, PartPlan] = {
 }
 
 
-def build(work: Path, root: Path, parts: Sequence[str] | None = None, say: Callable[[str], None] = print) -> Manifest:
+def build(
+    work: Path, root: Path, parts: Sequence[str] | None = None, say: Callable[[str], None] = print
+) -> Manifest:
     """Trains the missing parts and assembles the pack.
 
     Args:
@@ -138,7 +146,10 @@ def _run(module: str, arguments: Sequence[str], say: Callable[[str], None]) -> N
     say(f"training {module}")
     result = subprocess.run([sys.executable, "-m", f"visavis.pretrain.{module}", *arguments], check=False)
     if result.returncode:
-        raise VisavisError(f"pack build: {module} ended with code {result.returncode}", fix="run the command again: it resumes")
+        raise VisavisError(
+            f"pack build: {module} ended with code {result.returncode}",
+            fix="run the command again: it resumes",
+        )
 
 
 def assemble(parts: Path, root: Path) -> Manifest:
@@ -152,7 +163,10 @@ def assemble(parts: Path, root: Path) -> Manifest:
         for name, plan in PLANS.items():
             source = parts / plan.folder
             if not (source / FIGURES).is_file():
-                raise VisavisError(f"pack build: part {name} has no {FIGURES} in {source}", fix=f"train it: visavis pack build --part {name}")
+                raise VisavisError(
+                    f"pack build: part {name} has no {FIGURES} in {source}",
+                    fix=f"train it: visavis pack build --part {name}",
+                )
             figures[name] = read_json(source / FIGURES)
             for file in sorted(source.rglob("*")):
                 if file.is_file() and file.name != FIGURES:
@@ -160,9 +174,15 @@ def assemble(parts: Path, root: Path) -> Manifest:
         sizes = {name: _bytes(folder / plan.folder) for name, plan in PLANS.items()}
         total = sum(sizes.values())
         if total > LARGEST_BYTES:
-            raise VisavisError(f"pack build: {total / 1e6:.1f} MB, at most {LARGEST_BYTES / 1e6:.0f}", fix="make the largest part smaller")
+            raise VisavisError(
+                f"pack build: {total / 1e6:.1f} MB, at most {LARGEST_BYTES / 1e6:.0f}",
+                fix="make the largest part smaller",
+            )
         write_atomic(folder / "card.md", _card(figures, sizes))
-        declared = {name: Part(path=plan.folder, licence="MIT", settings=plan.settings) for name, plan in PLANS.items()}
+        declared = {
+            name: Part(path=plan.folder, licence="MIT", settings=plan.settings)
+            for name, plan in PLANS.items()
+        }
         return write_manifest(folder, Manifest(name=root.name, version="1", licence="MIT", parts=declared))
 
 

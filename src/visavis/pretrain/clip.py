@@ -26,7 +26,12 @@ from visavis.training.engine import train
 
 MAX_WORDS = 48
 _AMONG = 64
-_TEXT: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4}
+_TEXT: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+}
 _VISION: dict[str, Any] = {**_TEXT, "num_hidden_layers": 4, "image_size": 64, "patch_size": 8}
 
 
@@ -56,7 +61,9 @@ def row_caption(row: dict[str, Any], rng: np.random.Generator, complete: bool = 
     return ", ".join(part for part in (f"a photo of {text}" if text else "", place) if part)
 
 
-def embed(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], pictures: Tensor) -> tuple[Tensor, Tensor]:
+def embed(
+    model: CLIPModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], pictures: Tensor
+) -> tuple[Tensor, Tensor]:
     """Returns unit embeddings of captions and of pictures in [-1, 1], both `[B, projection]`."""
     tokens = tokenizer(texts, padding=True, truncation=True, max_length=MAX_WORDS, return_tensors="pt")
     words = model.text_projection(model.text_model(**tokens).pooler_output)
@@ -93,7 +100,10 @@ def train_clip(work: Path, out: Path, pictures: Path, unseen: Path, config: Opti
         words, seen = embed(model, tokenizer, texts, to_tensor(known.images[rows]))
         logits = model.logit_scale.exp().clamp(max=100) * words @ seen.T
         target = torch.arange(len(rows))
-        loss = (torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)) / 2
+        loss = (
+            torch.nn.functional.cross_entropy(logits, target)
+            + torch.nn.functional.cross_entropy(logits.T, target)
+        ) / 2
         return loss, {"recall_at_1": float((logits.argmax(1) == target).float().mean())}
 
     def report(metrics: dict[str, float], step: int) -> None:
@@ -134,7 +144,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=900)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    config = OptimConfig(steps=given.steps, batch_size=64, lr=1e-3, warmup=50, log_every=50, weight_decay=0.05)
+    config = OptimConfig(
+        steps=given.steps, batch_size=64, lr=1e-3, warmup=50, log_every=50, weight_decay=0.05
+    )
     print(train_clip(given.work, given.out, given.pictures, given.unseen, config))
 
 

@@ -128,7 +128,9 @@ def train_encoder(
         loss = (prediction - target).square().mean() + 0.1 * (prediction - target).abs().mean()
         return loss, {"psnr_db": psnr_db(prediction.detach(), target)}
 
-    config = OptimConfig(steps=steps, batch_size=batch_size, lr=lr, warmup=100, ema=0.998, log_every=50, betas=(0.9, 0.99))
+    config = OptimConfig(
+        steps=steps, batch_size=batch_size, lr=lr, warmup=100, ema=0.998, log_every=50, betas=(0.9, 0.99)
+    )
 
     def log(metrics: dict[str, float], step: int) -> None:
         print(step, {name: round(value, 4) for name, value in metrics.items()}, flush=True)
@@ -144,7 +146,9 @@ def train_encoder(
         for kind in ("scene", "closeup"):
             rows = [i for i, row in enumerate(fresh.rows) if row["kind"] == kind][:512]
             target = to_tensor(fresh.images[rows])
-            figures[f"linear_read_out_{kind}_psnr_db"] = psnr_db(trainee.read_out(pool_tokens(encoder(target))), target)
+            figures[f"linear_read_out_{kind}_psnr_db"] = psnr_db(
+                trainee.read_out(pool_tokens(encoder(target))), target
+            )
     encoder.save_pretrained(out, torch.float16)
     write_json(out / "figures.json", figures)
     return figures
@@ -161,7 +165,16 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(train_encoder(arguments.work, arguments.out, arguments.pictures, arguments.unseen, arguments.steps, lr=arguments.lr))
+    print(
+        train_encoder(
+            arguments.work,
+            arguments.out,
+            arguments.pictures,
+            arguments.unseen,
+            arguments.steps,
+            lr=arguments.lr,
+        )
+    )
 
 
 if __name__ == "__main__":

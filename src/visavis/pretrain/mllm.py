@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from visavis.chat.layout import collate, lay_out
 from visavis.chat.template import CLOSE_UP, KEEP_IDENTICAL, KEPT, RESPONSE, Template
 from visavis.files import write_json
 from visavis.models.image_encoder import ImageEncoder, pool_tokens
-from visavis.models.mllm import IGNORED, Mllm, MllmBatch, MllmConfig, pooled
+from visavis.models.mllm import IGNORED, Mllm, MllmBatch, MllmConfig
 from visavis.models.pixels import to_tensor
 from visavis.pretrain.pictures import PictureSet
 from visavis.pretrain.skills import (
@@ -69,7 +70,19 @@ class World:
 
 def all_texts() -> list[str]:
     """Returns every phrase that the tokenizer must know."""
-    fixed = [CLOSE_UP, KEEP_IDENTICAL, KEPT, RESPONSE, CROP, DESCRIBE, GENERATE, HAS, PLACE, WHERE, _EXTRA_WORDS]
+    fixed = [
+        CLOSE_UP,
+        KEEP_IDENTICAL,
+        KEPT,
+        RESPONSE,
+        CROP,
+        DESCRIBE,
+        GENERATE,
+        HAS,
+        PLACE,
+        WHERE,
+        _EXTRA_WORDS,
+    ]
     return [*fixed, *OPENINGS, *SIDES, *NAMES, *LOOKS_VOCABULARY, *CLOTHES_VOCABULARY, *PLACES_VOCABULARY]
 
 
@@ -95,12 +108,17 @@ def open_world(encoder: ImageEncoder, root: Path) -> World:
     pairs, singles, scenes = [], [], []
     for number, row in enumerate(pictures.rows):
         people = tuple(
-            Member(tuple(p["looks"]), p["side"] or "", -1 if p["closeup"] is None else p["closeup"]) for p in row["people"]
+            Member(tuple(p["looks"]), p["side"] or "", -1 if p["closeup"] is None else p["closeup"])
+            for p in row["people"]
         )
         cast = Cast(number, people, row["place"])
         if row["kind"] in ("closeup", "portrait") or row["layout"] in ("portrait", "one"):
             singles.append(cast)
-        if row["kind"] in ("scene", "moved") and row["layout"] == "pair" and all(member.face >= 0 for member in people):
+        if (
+            row["kind"] in ("scene", "moved")
+            and row["layout"] == "pair"
+            and all(member.face >= 0 for member in people)
+        ):
             pairs.append(cast)
         if row["kind"] in ("scene", "moved") and len(people) < 3:
             scenes.append(cast)
@@ -158,7 +176,9 @@ def measure(model: Mllm, world: World, template: Template, count: int = 96) -> d
     return figures
 
 
-def _image_figures(skill: str, predicted: np.ndarray, samples: list[Sample], world: World) -> dict[str, float]:
+def _image_figures(
+    skill: str, predicted: np.ndarray, samples: list[Sample], world: World
+) -> dict[str, float]:
     faces = {member.face: cast for cast in world.pairs for member in cast.people}
     errors, right, position = [], [], 0
     for sample in samples:
@@ -169,7 +189,10 @@ def _image_figures(skill: str, predicted: np.ndarray, samples: list[Sample], wor
             errors.append(error)
             if skill != "paint":
                 other = next(m.face for m in faces[row].people if m.face != row)
-                right.append(error < float(np.square(predicted[position] - world.tokens[other].astype(np.float32)).mean()))
+                right.append(
+                    error
+                    < float(np.square(predicted[position] - world.tokens[other].astype(np.float32)).mean())
+                )
             position += 1
     figures = {f"{skill}_mse": float(np.mean(errors))}
     if right:
@@ -177,7 +200,7 @@ def _image_figures(skill: str, predicted: np.ndarray, samples: list[Sample], wor
     return figures
 
 
-def _images(turn: dict) -> list[int]:
+def _images(turn: dict[str, Any]) -> list[int]:
     return [part["image"] for part in turn["content"] if part["type"] == "image"]
 
 
@@ -232,10 +255,13 @@ def train_mllm(
     template = Template(tokenizer, IMAGE_TOKENS)
     world, fresh = open_world(encoder, pictures), open_world(encoder, unseen)
     model = build_model(tokenizer, world.tokens.shape[2])
+
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         mix = {"text": 1.0} if step < text_steps else _NO_NAMES if step < name_steps else MIX
         shares = np.asarray(list(mix.values())) / sum(mix.values())
-        samples = [draw(world, str(skill), rng) for skill in rng.choice(list(mix), config.batch_size, p=shares)]
+        samples = [
+            draw(world, str(skill), rng) for skill in rng.choice(list(mix), config.batch_size, p=shares)
+        ]
         loss = model.loss(make_batch(samples, world, template))
         return loss.total, {"text_loss": float(loss.text), "image_loss": float(loss.image)}
 
@@ -259,8 +285,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".work/mllm"))
     parser.add_argument("--out", type=Path, default=Path(".work/parts/mllm"))
     parser.add_argument("--encoder", type=Path, default=Path(".work/parts/image_encoder"))
-    parser.add_argument("--pictures", type=Path, default=Path(".work/pictures/full"))
-    parser.add_argument("--unseen", type=Path, default=Path(".work/pictures/full_eval"))
+    parser.add_argument("--pictures", type=Path, default=Path(".work/pictures/train"))
+    parser.add_argument("--unseen", type=Path, default=Path(".work/pictures/eval"))
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--text-steps", type=int, default=350)
     parser.add_argument("--name-steps", type=int, default=1500)
@@ -270,11 +296,23 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     config = OptimConfig(
-        steps=given.steps, batch_size=given.batch_size, lr=given.lr, warmup=100, log_every=50, checkpoint_seconds=60
+        steps=given.steps,
+        batch_size=given.batch_size,
+        lr=given.lr,
+        warmup=100,
+        log_every=50,
+        checkpoint_seconds=60,
     )
     encoder = ImageEncoder.from_pretrained(given.encoder)
     figures = train_mllm(
-        given.work, given.out, encoder, given.pictures, given.unseen, config, given.text_steps, given.name_steps
+        given.work,
+        given.out,
+        encoder,
+        given.pictures,
+        given.unseen,
+        config,
+        given.text_steps,
+        given.name_steps,
     )
     print(figures)
 

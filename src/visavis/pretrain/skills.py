@@ -118,7 +118,10 @@ def text_sample(people: Sequence[Member], names: Sequence[str], rng: np.random.G
     text = " and ".join(f"{names[i]} with {told[i]}" for i in rng.permutation(kept))
     turns: list[Turn] = []
     for index in rng.permutation(kept):
-        turns += [user(f"{text}. " if not turns else "", HAS.format(who=names[index])), assistant(told[index])]
+        turns += [
+            user(f"{text}. " if not turns else "", HAS.format(who=names[index])),
+            assistant(told[index]),
+        ]
     return Sample(turns, [], [])
 
 
@@ -166,7 +169,11 @@ def picture_sample(
 
 
 def _questions(
-    cast: Cast, names: Sequence[str], mentioned: list[list[str]], rng: np.random.Generator, kinds: Sequence[str]
+    cast: Cast,
+    names: Sequence[str],
+    mentioned: list[list[str]],
+    rng: np.random.Generator,
+    kinds: Sequence[str],
 ) -> list[Turn]:
     """Asks about both people: what is seen on a side, where a look is, where and what somebody named is."""
     pairs: list[tuple[str, str]] = []
@@ -176,7 +183,9 @@ def _questions(
         if "side" in kinds:
             pairs.append((HAS.format(who=f"the person on the {member.side}"), member.hair))
         if "look" in kinds and unlike:
-            pairs.append((PLACE.format(who=f"the person with {unlike[int(rng.integers(len(unlike)))]}"), member.side))
+            pairs.append(
+                (PLACE.format(who=f"the person with {unlike[int(rng.integers(len(unlike)))]}"), member.side)
+            )
         if "told" in kinds and mentioned[index]:
             pairs.append((HAS.format(who=names[index]), mentioned[index][0]))
         if "name" in kinds:

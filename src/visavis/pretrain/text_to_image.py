@@ -121,7 +121,9 @@ def main() -> None:
     clip = CLIPModel.from_pretrained(given.parts / "clip", dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(given.parts / "clip")
     autoencoder = AutoencoderDC.from_pretrained(given.parts / "vae", torch_dtype=torch.float32).eval()
-    config = OptimConfig(steps=given.steps, batch_size=32, lr=1e-3, warmup=100, ema=0.995, log_every=50, weight_decay=0.01)
+    config = OptimConfig(
+        steps=given.steps, batch_size=32, lr=1e-3, warmup=100, ema=0.995, log_every=50, weight_decay=0.01
+    )
     work, out = given.parts.parent / "text_to_image", given.parts / "text_to_image"
     print(train_text_to_image(work, out, clip, tokenizer, autoencoder, given.pictures, config))
 

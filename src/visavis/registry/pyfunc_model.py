@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -17,7 +18,7 @@ class ServedChats(PythonModel):
         """Loads the model folder that the version carries."""
         from visavis.chat.model import ChatModel
 
-        self.model = ChatModel.from_pretrained(context.artifacts["model"])
+        self.model = ChatModel.from_pretrained(Path(context.artifacts["model"]))
 
     def predict(
         self, context: PythonModelContext, model_input: list[list[str]], params: dict[str, Any] | None = None
@@ -26,19 +27,21 @@ class ServedChats(PythonModel):
         return [self._chat(sentences) for sentences in model_input]
 
     def _chat(self, sentences: list[str]) -> list[dict[str, str]]:
-        session = self.model.start()
-        answers = []
-        for sentence in sentences:
-            answer = session.say(sentence)
-            answers.append({"text": answer.text, "image": _png(answer.image)})
-        return answers
+        from visavis.chat.session import ChatSession
+
+        session = ChatSession(self.model)
+        answers = [session.say(sentence) for sentence in sentences]
+        return [{"text": answer.text, "image": _png(answer.picture)} for answer in answers]
 
 
-def _png(image: Any) -> str:
-    if image is None:
+def _png(picture: Any) -> str:
+    """Returns a uint8 RGB picture [H, W, 3] as base64 PNG, and nothing as an empty text."""
+    if picture is None:
         return ""
+    from PIL import Image
+
     stream = io.BytesIO()
-    image.save(stream, format="PNG")
+    Image.fromarray(picture).save(stream, format="PNG")
     return base64.b64encode(stream.getvalue()).decode()
 
 

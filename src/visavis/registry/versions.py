@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from visavis.errors import VisavisError
 from visavis.files import sha256_bytes, sha256_file
-from visavis.tracking import client_for
+from visavis.tracking import EXPERIMENT, client_for, ensure_experiment
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -113,6 +113,12 @@ def _logged(
     from mlflow.models import Model
 
     mlflow.set_tracking_uri(tracking_uri)
+    client = client_for(tracking_uri)
+    # The experiment decides where the files go; MLflow's default one keeps them in the working directory.
+    experiment = (
+        client.get_run(run_id).info.experiment_id if run_id else ensure_experiment(client, EXPERIMENT)
+    )
+    mlflow.set_experiment(experiment_id=experiment)
     info = Model.log(
         artifact_path=None,
         name=name,
@@ -124,8 +130,7 @@ def _logged(
         artifacts={_ARTIFACT: str(model_dir.resolve())},
         pip_requirements=_requirements(),
     )
-    if run_id is not None and metrics:
-        client = client_for(tracking_uri)
+    if run_id is not None:
         for key, value in metrics.items():
             client.log_metric(run_id, key, value, model_id=info.model_id)
     return str(info.registered_model_version)

@@ -9,7 +9,9 @@ from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
 from visavis.steps.tune_detokenizer import PEOPLE, score
 
 
-def adapt_detokenizer(recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path) -> Manifest:
+def adapt_detokenizer(
+    recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path
+) -> Manifest:
     """Runs the step; see `visavis.steps`."""
     section = ("adapt", "detokenizer.sample_steps", "pack.mllm", "pack.vae")
     return run_step("adapt_detokenizer", _body, recipe, context, inputs, output, section)

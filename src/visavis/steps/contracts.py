@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from visavis.errors import VisavisError
 from visavis.files import sha256_bytes
+from visavis.tracking import EXPERIMENT
 
 
 class Manifest(BaseModel):
@@ -101,7 +102,7 @@ class RunContext(BaseModel):
     run_dir: str
     run_name: str = ""
     tracking_uri: str = ""
-    experiment: str = "visavis"
+    experiment: str = EXPERIMENT
     parent_run_id: str = ""
     git_sha: str = ""
     image: str = ""

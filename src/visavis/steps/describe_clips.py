@@ -9,7 +9,9 @@ from visavis.files import read_jsonl
 from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
 
 
-def describe_clips(recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path) -> Manifest:
+def describe_clips(
+    recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path
+) -> Manifest:
     """Runs the step; see `visavis.steps`."""
     section = ("describe", "pack.mllm", "pack.image_encoder")
     return run_step("describe_clips", _body, recipe, context, inputs, output, section)

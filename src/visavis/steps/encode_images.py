@@ -8,7 +8,9 @@ from pathlib import Path
 from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
 
 
-def encode_images(recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path) -> Manifest:
+def encode_images(
+    recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path
+) -> Manifest:
     """Runs the step; see `visavis.steps`."""
     section = ("encode", "pack.image_encoder", "pack.vae")
     return run_step("encode_images", _body, recipe, context, inputs, output, section)
@@ -32,4 +34,6 @@ def _body(job: StepJob) -> StepResult:
     )
     store = TokenStore.open(job.work)
     megabytes = (store.tokens.nbytes + store.latents.nbytes) / 2**20
-    return StepResult(counts, {"pictures": len(store.pictures), "samples": len(store.samples), "megabytes": megabytes})
+    return StepResult(
+        counts, {"pictures": len(store.pictures), "samples": len(store.samples), "megabytes": megabytes}
+    )

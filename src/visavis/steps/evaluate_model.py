@@ -17,9 +17,19 @@ if TYPE_CHECKING:
 _CHATS, _PEOPLE = 3, 8
 
 
-def evaluate_model(recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path) -> Manifest:
+def evaluate_model(
+    recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path
+) -> Manifest:
     """Runs the step; see `visavis.steps`."""
-    section = ("pack", "evaluate", "detokenizer.sample_steps", "pack.faces", "pack.clip", "pack.vae", "pack.image_encoder")
+    section = (
+        "pack",
+        "evaluate",
+        "detokenizer.sample_steps",
+        "pack.faces",
+        "pack.clip",
+        "pack.vae",
+        "pack.image_encoder",
+    )
     return run_step("evaluate_model", _body, recipe, context, inputs, output, section)
 
 
@@ -119,7 +129,9 @@ def _stages(job: StepJob, model: ChatModel, store: TokenStore, samples: list[dic
 def _reconstructions(rebuilt: list[Any]) -> Image.Image:
     from visavis.evaluation.figures import labelled_grid
 
-    shown = [item for kind in ("people", "face", "natural") for item in [i for i in rebuilt if i.kind == kind][:4]]
+    shown = [
+        item for kind in ("people", "face", "natural") for item in [i for i in rebuilt if i.kind == kind][:4]
+    ]
     return labelled_grid(
         {
             "original": [item.original for item in shown],

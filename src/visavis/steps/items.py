@@ -50,7 +50,9 @@ def paint(model: ChatModel, mllm: Mllm, store: TokenStore, samples: list[dict[st
     return Painted(pictures, [list(said[i * each : (i + 1) * each]) for i in range(len(samples))])
 
 
-def single_round_items(store: TokenStore, samples: list[dict[str, Any]], painted: Painted) -> list[SingleRoundItem]:
+def single_round_items(
+    store: TokenStore, samples: list[dict[str, Any]], painted: Painted
+) -> list[SingleRoundItem]:
     """Returns personalised pictures beside source face and target."""
     return [
         SingleRoundItem(
@@ -114,14 +116,23 @@ def with_other_pictures(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def reconstruction_items(
-    store: TokenStore, before: Detokenizer, after: Detokenizer, autoencoder: Any, steps: int, config: EvaluateConfig
+    store: TokenStore,
+    before: Detokenizer,
+    after: Detokenizer,
+    autoencoder: Any,
+    steps: int,
+    config: EvaluateConfig,
 ) -> list[ReconstructionItem]:
     """Sends test pictures through encoder and detokenizer, before and after tuning on people."""
     uses: dict[int, tuple[str, str]] = {}
     for sample in store.select(_KINDS, "test"):
         for number, row in enumerate(sample["rows"]):
-            is_face = (sample["set"] == "rounds" and number) or (sample["set"] in ("inpaint", "pair") and not number)
-            uses.setdefault(row, ("face" if is_face else _KINDS[sample["set"]], sample["clip_id"] or sample["id"]))
+            is_face = (sample["set"] == "rounds" and number) or (
+                sample["set"] in ("inpaint", "pair") and not number
+            )
+            uses.setdefault(
+                row, ("face" if is_face else _KINDS[sample["set"]], sample["clip_id"] or sample["id"])
+            )
     rows = choose(sorted(uses), config.max_reconstruction, seed=config.seed, key=str)
     painted: dict[str, list[Picture]] = {"before": [], "after": []}
     for start in range(0, len(rows), _PAINT_BATCH):
@@ -131,6 +142,13 @@ def reconstruction_items(
             read = fit_tokens(tokens, model.config.image_tokens)
             painted[name] += list(decode_latents(autoencoder, model.eval().sample(read, steps)))
     return [
-        ReconstructionItem(str(row), uses[row][0], store.pictures[row], painted["after"][i], painted["before"][i], uses[row][1])  # type: ignore[arg-type]
+        ReconstructionItem(
+            str(row),
+            uses[row][0],
+            store.pictures[row],
+            painted["after"][i],
+            painted["before"][i],
+            uses[row][1],
+        )  # type: ignore[arg-type]
         for i, row in enumerate(rows)
     ]

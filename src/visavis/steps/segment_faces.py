@@ -8,7 +8,9 @@ from pathlib import Path
 from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
 
 
-def segment_faces(recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path) -> Manifest:
+def segment_faces(
+    recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path
+) -> Manifest:
     """Runs the step; see `visavis.steps`."""
     return run_step("segment_faces", _body, recipe, context, inputs, output, ("segment", "pack.segmenter"))
 

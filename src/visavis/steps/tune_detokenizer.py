@@ -16,7 +16,9 @@ PEOPLE = ("inpaint", "pair", "rounds")
 _SCORED = 128
 
 
-def tune_detokenizer(recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path) -> Manifest:
+def tune_detokenizer(
+    recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path
+) -> Manifest:
     """Runs the step; see `visavis.steps`."""
     section = ("detokenizer", "pack.text_to_image", "pack.vae")
     return run_step("tune_detokenizer", _body, recipe, context, inputs, output, section)
@@ -70,8 +72,12 @@ def score(
     rows = store.rows(PEOPLE, "val")[:_SCORED]
     if not len(rows):
         return {}
-    tokens = fit_tokens(torch.from_numpy(store.tokens[rows].astype(np.float32)), detokenizer.config.image_tokens)
+    tokens = fit_tokens(
+        torch.from_numpy(store.tokens[rows].astype(np.float32)), detokenizer.config.image_tokens
+    )
     painted = decode_latents(autoencoder, detokenizer.eval().sample(tokens, sample_steps))
     truth = store.pictures[rows]
-    job.tracker.log_image(rows_of_pictures([list(truth[:12]), list(painted[:12])]), f"reconstruction_{label}.png")
+    job.tracker.log_image(
+        rows_of_pictures([list(truth[:12]), list(painted[:12])]), f"reconstruction_{label}.png"
+    )
     return {f"psnr_db_{label}": float(np.mean(psnr(list(painted), list(truth))))}

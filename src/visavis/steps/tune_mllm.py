@@ -50,4 +50,6 @@ def tune_stage(job: StepJob, config: object) -> StepResult:
     tokenizer.save_pretrained(job.work)
     count = len(store.select(config.sets, "train"))
     wanted = ("loss", "text_loss", "image_loss")
-    return StepResult({"in": count, "kept": count, "dropped": {}}, {k: v for k, v in metrics.items() if k in wanted})
+    return StepResult(
+        {"in": count, "kept": count, "dropped": {}}, {k: v for k, v in metrics.items() if k in wanted}
+    )

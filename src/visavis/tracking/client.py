@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # A dead server must cost seconds, not the minutes of MLflow's defaults (7 retries, 120 s each).
 HTTP_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+EXPERIMENT = "visavis"
+"""MLflow experiment of all runs, unless another one is asked for."""
 _PARENT_TAG = "mlflow.parentRunId"
 _NAME_TAG = "mlflow.runName"
 

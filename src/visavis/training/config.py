@@ -20,7 +20,9 @@ class OptimConfig(_Strict):
     weight_decay: float = Field(0.05, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
-    ema: float = Field(0.0, ge=0, lt=1, description="Decay of the averaged weights that are saved; 0 saves the last.")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="Decay of the averaged weights that are saved; 0 saves the last."
+    )
     checkpoint_seconds: float = Field(30.0, gt=0, description="Wall time between checkpoints.")
     log_every: int = Field(10, ge=1, description="Steps between two logged points.")
     seed: int = 0
@@ -30,8 +32,12 @@ class StageConfig(OptimConfig):
     """One stage of MLLM tuning: which sets it draws from, and in which shares."""
 
     sets: dict[str, float] = Field(default_factory=dict, description="Set name -> share of the items.")
-    later_round_weight: float = Field(1.0, gt=0, description="Regression weight of pictures after the first of a chat.")
-    keep_identical_text: bool = Field(False, description='Add the paper\'s "keep the face identical" sentences.')
+    later_round_weight: float = Field(
+        1.0, gt=0, description="Regression weight of pictures after the first of a chat."
+    )
+    keep_identical_text: bool = Field(
+        False, description='Add the paper\'s "keep the face identical" sentences.'
+    )
 
 
 class MllmConfigs(_Strict):
@@ -45,7 +51,9 @@ class MllmConfigs(_Strict):
 class AdaptConfig(OptimConfig):
     """Short tuning of the detokenizer on the MLLM's own tokens."""
 
-    own_share: float = Field(0.6, ge=0, le=1, description="Share of predicted tokens; the rest are the encoder's.")
+    own_share: float = Field(
+        0.6, ge=0, le=1, description="Share of predicted tokens; the rest are the encoder's."
+    )
     max_samples: int = Field(2000, ge=1, description="Conversations that the MLLM is run over.")
 
 
@@ -62,4 +70,6 @@ class EncodeConfig(_Strict):
     """Frozen encoder and autoencoder, once for each picture."""
 
     batch_size: int = Field(64, ge=1, description="Pictures of one call.")
-    pooled: bool = Field(False, description="Store the 64 pooled tokens only; enough unless a part reads all 256.")
+    pooled: bool = Field(
+        False, description="Store the 64 pooled tokens only; enough unless a part reads all 256."
+    )

@@ -84,7 +84,9 @@ def train(
             group["lr"] = learning_rate(config, step)
         loss, metrics = step_loss(step, step_rng(config.seed, step))
         if not torch.isfinite(loss):
-            raise VisavisError(f"the loss is {loss.item()} at step {step}", fix="lower lr, or look at the data of this step")
+            raise VisavisError(
+                f"the loss is {loss.item()} at step {step}", fix="lower lr, or look at the data of this step"
+            )
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(parameters, config.clip)
@@ -117,7 +119,9 @@ def train(
     return last
 
 
-def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None, step: int) -> None:
+def _save(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None, step: int
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     state = {

@@ -80,9 +80,14 @@ def tune(
     pools = {name: store.select([name], "train") for name in config.sets}
     for name, pool in pools.items():
         if not pool and config.steps:
-            raise VisavisError(f"set {name!r} has no training sample", fix="give more clips, or leave the set out of `sets`")
+            raise VisavisError(
+                f"set {name!r} has no training sample", fix="give more clips, or leave the set out of `sets`"
+            )
     if config.keep_identical_text:
-        pools = {name: [{**s, "turns": with_keep_identical(s["turns"])} for s in pool] for name, pool in pools.items()}
+        pools = {
+            name: [{**s, "turns": with_keep_identical(s["turns"])} for s in pool]
+            for name, pool in pools.items()
+        }
     names = list(pools)
     shares = np.asarray([config.sets[name] for name in names], dtype=float)
     shares /= shares.sum()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -177,18 +174,7 @@ def make_source(root: Path, clips: int = 8) -> Path:
         one, two = pairs[(index * 4) % len(pairs)]
         ground = backdrop(60 + 90 * (index % 2), seed=index)
         write_clip(root / "clips" / f"{index:03d}.mp4", [Disc(one, 60), Disc(two, 125)], ground=ground)
-    (root / "pictures").mkdir(exist_ok=True)
+    (root / "pictures").mkdir(parents=True, exist_ok=True)
     for index in range(2):
         cv2.imwrite(str(root / "pictures" / f"{index}.png"), backdrop(128, seed=100 + index))
     return root
-
-
-def hostile(item: str) -> str:
-    """Works, hangs, crashes or fails, as the item says; runs in a guarded worker."""
-    if item == "hang":
-        time.sleep(60)
-    if item == "crash":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if item == "fail":
-        raise ValueError("no")
-    return item * 2

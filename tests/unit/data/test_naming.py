@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_the_order_in_the_caption_says_nothing_about_left_and_right() -> None:
             0.0 if style == "sides" else 0.5, abs=0.12
         )
     for caption in made:
-        left, right = (caption.text.index(f" {name}") for name in caption.names)
+        left, right = (re.search(rf"\b{name}\b", caption.text).start() for name in caption.names)
         assert (left < right) == (caption.order == (0, 1))
 
 
@@ -110,7 +111,7 @@ def test_styles_come_in_their_shares_and_always_tell_who_is_who() -> None:
             assert bool(phrases) == (caption.clauses[person] == "looks")
             assert set(phrases) <= set((ONE, TWO)[person])
         for person, side in enumerate(("on the left", "on the right")):
-            assert (f"{caption.names[person]} {side}" in caption.text) == (caption.clauses[person] == "side")
+            assert (f" {caption.names[person]} {side}" in caption.text) == (caption.clauses[person] == "side")
 
 
 def test_looks_that_both_have_are_never_used() -> None:

@@ -54,13 +54,13 @@ class ColourClip:
 
     def images(self, pictures: list[np.ndarray]) -> np.ndarray:
         colours = np.array([picture[24, 24].astype(float) - 128 for picture in pictures]).reshape(-1, 3)
-        return colours / np.linalg.norm(colours, axis=1, keepdims=True)
+        return colours / np.maximum(np.linalg.norm(colours, axis=1, keepdims=True), 1e-6)
 
     def texts(self, captions: list[str]) -> np.ndarray:
         colours = (
             np.array([COLOURS[caption.split()[0]] for caption in captions], dtype=float).reshape(-1, 3) - 128
         )
-        return colours / np.linalg.norm(colours, axis=1, keepdims=True)
+        return colours / np.maximum(np.linalg.norm(colours, axis=1, keepdims=True), 1e-6)
 
 
 def items(painted: dict[str, str] | None = None) -> list[SingleRoundItem]:

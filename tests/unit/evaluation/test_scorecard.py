@@ -153,12 +153,13 @@ def test_a_better_candidate_is_better_on_the_same_items(monkeypatch: pytest.Monk
     assert difference["reconstruction.psnr_db"].n == 4
 
 
-def test_items_are_written_by_kind(scorecard: Scorecard, tmp_path: Path) -> None:
+def test_items_are_written_and_read_by_table(scorecard: Scorecard, tmp_path: Path) -> None:
     scorecard.write_items(tmp_path / "items.jsonl")
-    rows = [json.loads(line) for line in (tmp_path / "items.jsonl").read_text().splitlines()]
-    assert {"single_round", "rounds", "ablation", "alignment", "reconstruction"} == {
-        row["kind"] for row in rows
+    tables = Scorecard.read_items(tmp_path / "items.jsonl")
+    assert {name: len(rows) for name, rows in tables.items()} == {
+        name: len(rows) for name, rows in scorecard.items.items() if rows
     }
+    assert compare(tables, scorecard.items, CONFIG)["rounds.right_person_accuracy"].value == 0
 
 
 def test_choose_is_stable_and_keeps_chats_whole() -> None:

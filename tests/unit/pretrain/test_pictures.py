@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from visavis.errors import VisavisError
 from visavis.data.crops import GRAY, masked_closeup
+from visavis.errors import VisavisError
 from visavis.pretrain.pictures import PEOPLE_BAND, PictureSet
 
 
