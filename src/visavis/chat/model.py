@@ -181,8 +181,9 @@ class _Walker:
     def __init__(self, mllm: Mllm, batch: Any) -> None:
         self.mllm = mllm
         self.cache = DynamicCache()
-        shift = mllm.connectors["shift"] if "shift" in mllm.connectors else None
+        shift = mllm.connectors["shift"] if "shift" in mllm.connectors else None  # noqa: SIM401 - ModuleDict has no get
         self.shift = shift
+        self.taps = mllm.config.token_shift or 1
         self.position = int(batch.position_ids[0, -1]) + 1
         self.recent = mllm.embed_unshifted(batch)
         embeddings = shift(self.recent, batch.previous) if shift is not None else self.recent
@@ -210,8 +211,7 @@ class _Walker:
     def say(self, ids: Tensor) -> None:
         """Appends one word `[B]` to each chat."""
         embeddings, raw = self._embed(ids[:, None])
-        taps = len(self.shift.maps) if self.shift is not None else 1
-        self.recent = raw[:, -taps:]
+        self.recent = raw[:, -self.taps :]
         positions = torch.full((len(ids), 1), self.position)
         self.hidden = self._run(embeddings, positions)[:, -1]
         self.position += 1

@@ -1,4 +1,4 @@
-"""The one place where a conversation becomes tokens: SEED-X's instruction layout.
+r"""The one place where a conversation becomes tokens: SEED-X's instruction layout.
 
 `<s> [INST] {text and images} [/INST]\\n {response} <img>…</img> </s>`, further turns prefixed by a newline.
 Source: SEED-X (facts of its data pipes), the paper section 3.2.
@@ -50,7 +50,8 @@ Turn = dict[str, Any]
 class Template:
     """Renders turns into segments for one tokenizer.
 
-    A turn is `{"role": "user" | "assistant", "content": [{"type": "text", "text": …} | {"type": "image", "image": k}]}`.
+    A turn is `{"role": "user" | "assistant", "content": [part, …]}`; a part is `{"type": "text", "text": …}` or
+    `{"type": "image", "image": k}`.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, image_tokens: int) -> None:

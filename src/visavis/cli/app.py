@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,6 +103,29 @@ def compile_(
     from visavis.launch.kfp_client import compile_pipeline
 
     console.print(f"wrote {compile_pipeline(name, output)}", soft_wrap=True)
+
+
+@app.command()
+def chat(
+    model: Annotated[
+        str, typer.Option(help="Registered version, or a model folder.")
+    ] = "models:/visavis@challenger",
+    runs: Annotated[Path, typer.Option(help="Folder of the runs, if MLflow is local.")] = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures, else a new one in RUNS.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the pictures.")] = 0,
+) -> None:
+    """Talk to a model: describe two people, then ask for a close-up photo of one by name.
+
+    Example: `visavis chat --model models:/visavis@challenger`
+    """
+    from visavis.loading import load, local_tracking_uri
+
+    folder = out or runs / "chats" / datetime.now().strftime("%Y%m%d-%H%M%S")
+    with console.status("loading the model"):
+        loaded = load(model, tracking_uri=local_tracking_uri(runs))
+    from visavis.chat.terminal import run as talk
+
+    talk(loaded, folder, seed, console)
 
 
 @app.command()

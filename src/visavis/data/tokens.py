@@ -45,7 +45,8 @@ class TokenStore:
     def open(cls, folder: Path) -> TokenStore:
         """Opens what `encode` wrote."""
         arrays = (np.load(folder / name, mmap_mode="r") for name in (TOKENS, LATENTS, PICTURES))
-        return cls(*arrays, samples=read_jsonl(folder / SAMPLES))
+        tokens, latents, pictures = arrays
+        return cls(tokens, latents, pictures, read_jsonl(folder / SAMPLES))
 
     def select(self, sets: Iterable[str], split: str) -> list[dict[str, Any]]:
         """Returns the samples of some sets in one split."""

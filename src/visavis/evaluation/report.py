@@ -14,14 +14,17 @@ from visavis.evaluation.scorecard import Scorecard, format_interval, format_numb
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#2c2a26;--soft:#7d786e;--paper:#faf9f6;--card:#fff;--line:#e4e0d8;--accent:#205c80}
-@media(prefers-color-scheme:dark){:root{--ink:#eceae4;--soft:#a09a8e;--paper:#1b1a18;--card:#252420;--line:#3a3832;--accent:#7fb8da}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1080px;margin:0 auto;padding:32px 20px}
+@media(prefers-color-scheme:dark){:root{--ink:#eceae4;--soft:#a09a8e;--paper:#1b1a18;
+--card:#252420;--line:#3a3832;--accent:#7fb8da}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);
+max-width:1080px;margin:0 auto;padding:32px 20px}
 h1{font-size:26px;margin:0}h2{font-size:18px;margin:36px 0 10px}p{color:var(--soft);margin:4px 0 18px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:12px}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px}
 .tile b{display:block;font-size:26px;color:var(--accent)}.tile small{color:var(--soft)}
 table{border-collapse:collapse;width:100%}td,th{padding:6px 10px;border-bottom:1px solid var(--line);text-align:left}
-td.n{font-variant-numeric:tabular-nums;text-align:right}img{max-width:100%;border-radius:12px;border:1px solid var(--line)}
+td.n{font-variant-numeric:tabular-nums;text-align:right}
+img{max-width:100%;border-radius:12px;border:1px solid var(--line)}
 """
 TILES = (
     "rounds.right_person_accuracy",
@@ -48,9 +51,11 @@ def write_report(title: str, scorecard: Scorecard, pictures: Mapping[str, Image.
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
         f"<meta name='viewport' content='width=device-width'><style>{_STYLE}</style>"
-        f"<h1>{html.escape(title)}</h1><p>Figures on people that the run was not trained on; brackets hold 95 % intervals.</p>"
+        f"<h1>{html.escape(title)}</h1>"
+        "<p>Figures on people that the run was not trained on; brackets hold 95 % intervals.</p>"
         f"<div class='tiles'>{tiles}</div>{shown}"
-        f"<h2>Scorecard</h2><table><tr><th>figure</th><th>value</th><th>95 % interval</th><th>n</th></tr>{rows}</table></html>"
+        "<h2>Scorecard</h2><table><tr><th>figure</th><th>value</th><th>95 % interval</th><th>n</th></tr>"
+        f"{rows}</table></html>"
     )
 
 
@@ -63,8 +68,8 @@ def _tile(path: str, figure: Figure) -> str:
 
 def _row(path: str, figure: Figure) -> str:
     value, interval = format_number(path, figure.value), format_interval(path, figure)
-    label = html.escape(label_of(path))
-    return f"<tr><td>{label}</td><td class='n'>{value}</td><td class='n'>{interval}</td><td class='n'>{figure.n}</td></tr>"
+    cells = "".join(f"<td class='n'>{cell}</td>" for cell in (value, interval, figure.n))
+    return f"<tr><td>{html.escape(label_of(path))}</td>{cells}</tr>"
 
 
 def _inline(image: Image.Image) -> str:

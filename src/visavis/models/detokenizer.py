@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel, UNet2DConditionModel
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from visavis.models.checkpoint import load_config, load_weights, save_module
 from visavis.models.image_encoder import POOL_STRIDE
 
-Denoiser = PixArtTransformer2DModel | UNet2DConditionModel
+Denoiser: TypeAlias = PixArtTransformer2DModel | UNet2DConditionModel
 DENOISER_FOLDER = "denoiser"
 TRAINING_STEPS = 1000
 NO_EXTRA_CONDITION = {"resolution": None, "aspect_ratio": None}
@@ -162,7 +163,7 @@ class Detokenizer(nn.Module):
 
     @torch.no_grad()
     def sample(self, tokens: Tensor, steps: int = 4, seed: int = 0) -> Tensor:
-        """Paints latents `[B, C, h, w]` for tokens `[B, N, d]` with the scheduler's Euler steps; same seed, same picture.
+        """Paints latents `[B, C, h, w]` for tokens `[B, N, d]` by Euler steps; same seed, same picture.
 
         The noise of an item does not depend on its place in the batch.
         """
@@ -208,13 +209,12 @@ def _widen_input(denoiser: Denoiser, channels: int) -> None:
         else (denoiser, "conv_in")
     )
     old: nn.Conv2d = getattr(owner, name)
-    new = nn.Conv2d(
-        channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None
-    )
+    geometry: dict[str, Any] = {"kernel_size": old.kernel_size, "stride": old.stride, "padding": old.padding}
+    new = nn.Conv2d(channels, old.out_channels, bias=old.bias is not None, **geometry)
     with torch.no_grad():
         new.weight.zero_()
         new.weight[:, : old.in_channels] = old.weight
-        if old.bias is not None:
+        if old.bias is not None and new.bias is not None:
             new.bias.copy_(old.bias)
     setattr(owner, name, new)
     denoiser.register_to_config(in_channels=channels)

@@ -52,7 +52,7 @@ class ImageEncoderConfig:
 
 
 class FusedAttention(nn.Module):
-    """Self-attention whose `in_proj` holds q, k and v *per head, interleaved* (Megatron's order), not as three blocks."""
+    """Self-attention whose `in_proj` holds q, k, v *per head, interleaved* (Megatron's order), not as blocks."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

@@ -90,8 +90,8 @@ class TokenShift(nn.Module):
     def __init__(self, dim: int, taps: int) -> None:
         super().__init__()
         self.maps = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(taps))
-        for linear in self.maps:
-            nn.init.zeros_(linear.weight)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, embeddings: Tensor, previous: Tensor) -> Tensor:
         """Mixes `[B, L, D]` along the chain of predecessors `[B, L]` (-1 ends a chain)."""

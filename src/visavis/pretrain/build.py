@@ -195,7 +195,7 @@ def _card(figures: dict[str, dict[str, float]], sizes: dict[str, int]) -> str:
         "# Pack `storybook`",
         "",
         "Small pretrained parts for CPUs, all trained by `visavis pack build storybook` on pictures of the procedural",
-        "storybook world. No photo of a real person was used. Every figure is on people that no training saw; the people",
+        "storybook world. No photo of a real person was used. Every figure is on people that no training saw; those",
         "of the demo's clips are others again.",
         "",
         "| part | MB | what it is, and what it was trained on |",

@@ -141,7 +141,7 @@ def train_encoder(
     figures: dict[str, float] = {}
     with torch.no_grad():
         tokens = pool_tokens(encoder(to_tensor(images[: len(images) : max(1, len(images) // 512)][:512])))
-        encoder.proj /= tokens.std()
+        encoder.proj.div_(tokens.std())
         trainee.read_out.map.weight *= tokens.std()
         for kind in ("scene", "closeup"):
             rows = [i for i, row in enumerate(fresh.rows) if row["kind"] == kind][:512]

@@ -53,7 +53,8 @@ _FEWEST_PEOPLE = 8
 class PictureSet:
     """An opened set of pictures.
 
-    Every row has `kind` ("scene", "moved", "closeup", or "portrait" for one person cut out of a pair), `layout`, `place` ("on the beach"), `scene` (number
+    Every row has `kind` ("scene", "moved", "closeup", or "portrait" for
+    one person cut out of a pair), `layout`, `place` ("on the beach"), `scene` (number
     of the scene, equal for a scene, its moved version and their close-ups) and `people`, a list from left to
     right of dicts with `id` (seed of the person), `looks` (list of phrases, the most telling first),
     `clothes`, `side` ("left", "middle", "right", or None for somebody alone), `box` [x0, y0, x1, y1] of the

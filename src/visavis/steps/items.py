@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from visavis.models.mllm import Mllm
 from visavis.training.detokenizer import fit_tokens, predicted_tokens
 
 _PAINT_BATCH = 64
-_KINDS = {"natural": "natural", "rounds": "people", "inpaint": "people", "pair": "people"}
+_Kind = Literal["natural", "people", "face"]
+_KINDS: dict[str, _Kind] = {"natural": "natural", "rounds": "people", "inpaint": "people", "pair": "people"}
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def reconstruction_items(
     config: EvaluateConfig,
 ) -> list[ReconstructionItem]:
     """Sends test pictures through encoder and detokenizer, before and after tuning on people."""
-    uses: dict[int, tuple[str, str]] = {}
+    uses: dict[int, tuple[_Kind, str]] = {}
     for sample in store.select(_KINDS, "test"):
         for number, row in enumerate(sample["rows"]):
             is_face = (sample["set"] == "rounds" and number) or (
@@ -149,6 +150,6 @@ def reconstruction_items(
             painted["after"][i],
             painted["before"][i],
             uses[row][1],
-        )  # type: ignore[arg-type]
+        )
         for i, row in enumerate(rows)
     ]

@@ -37,20 +37,23 @@ def _body(job: StepJob) -> StepResult:
         denoiser = unet_like(denoiser)
     autoencoder = load_autoencoder(job.pack)
     detokenizer = Detokenizer.from_text_to_image(denoiser, scheduler, store.tokens.shape[2])
-    steps, done, metrics = {"natural": config.natural.steps, "people": config.people.steps}, 0, {}
-    for name, sets in (("natural", ("natural",)), ("people", PEOPLE)):
-        rows, offset = store.rows(sets, "train"), done
-        stage = config.natural if name == "natural" else config.people
-        reconstruct(
-            detokenizer,
-            store.tokens[rows],
-            store.latents[rows],
-            stage,
-            job.scratch / name,
-            lambda values, step, offset=offset: job.tracker.log_metrics(values, step=offset + step),
-            lambda at, total, offset=offset: job.progress(offset + at, sum(steps.values()), "steps"),
-        )
-        done += steps[name]
+    total = config.natural.steps + config.people.steps
+    metrics: dict[str, float] = {}
+    stages = (
+        ("natural", ("natural",), config.natural, 0),
+        ("people", PEOPLE, config.people, config.natural.steps),
+    )
+    for name, sets, stage, offset in stages:
+        rows = store.rows(sets, "train")
+
+        def log(values: dict[str, float], step: int, offset: int = offset) -> None:
+            job.tracker.log_metrics(values, step=offset + step)
+
+        def progress(done: int, _: int, offset: int = offset) -> None:
+            job.progress(offset + done, total, "steps")
+
+        work = job.scratch / name
+        reconstruct(detokenizer, store.tokens[rows], store.latents[rows], stage, work, log, progress)
         detokenizer.save_pretrained(job.work / name)
         metrics |= score(job, detokenizer, autoencoder, store, config.sample_steps, f"after_{name}")
     count = sum(len(store.rows(sets, "train")) for sets in (("natural",), PEOPLE))

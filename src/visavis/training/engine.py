@@ -94,8 +94,8 @@ def train(
         if average is not None:
             decay = min(config.ema, (1 + step) / (10 + step))
             with torch.no_grad():
-                for mean, value in zip(average.parameters(), model.parameters(), strict=True):
-                    mean.lerp_(value, 1 - decay)
+                for mean, current in zip(average.parameters(), model.parameters(), strict=True):
+                    mean.lerp_(current, 1 - decay)
         for name, value in {"loss": float(loss.detach()), "grad_norm": float(norm), **metrics}.items():
             sums[name] = sums.get(name, 0.0) + value
         if (step + 1) % config.log_every == 0 or step + 1 == config.steps:

@@ -51,7 +51,7 @@ def _weights(sample: dict[str, Any], later: float) -> list[float]:
 
 
 def with_keep_identical(turns: list[Turn]) -> list[Turn]:
-    """Adds the paper's sentences to a conversation: "Please keep the face identical" and "I keep the face unchanged"."""
+    """Adds the paper's sentences on keeping the face to every turn of a conversation."""
     edited = copy.deepcopy(turns)
     for turn in edited:
         sentence = KEEP_IDENTICAL if turn["role"] == "user" else KEPT
