@@ -53,6 +53,7 @@ def test_help_teaches_by_examples() -> None:
         "compile",
         "ui",
         "doctor",
+        "chat",
         "promote",
         "rollback",
         "gate",
@@ -174,6 +175,13 @@ def test_ui_on_a_port_in_use_suggests_another(tmp_path: Path) -> None:
         assert_explained(
             call("ui", "--runs", str(tmp_path), "--port", str(port)), f"port {port}", f"--port {port + 1}"
         )
+
+
+@pytest.mark.parametrize(
+    ("model", "words"), [("models:/visavis@challenger", "mlflow.db"), ("no/such/folder", "no/such/folder")]
+)
+def test_chat_without_a_model_says_so(tmp_path: Path, model: str, words: str) -> None:
+    assert_explained(call("chat", "--model", model, "--runs", str(tmp_path)), words)
 
 
 def test_gate_without_a_scorecard(tmp_path: Path) -> None:
