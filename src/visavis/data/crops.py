@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from visavis.files import write_atomic
-
 Picture: TypeAlias = NDArray[np.uint8]
 Box: TypeAlias = Sequence[float]
 
@@ -152,8 +150,9 @@ def encode_png(image: Picture) -> bytes:
 
 
 def write_png(path: Path, image: Picture) -> None:
-    """Writes a picture, atomically."""
-    write_atomic(path, encode_png(image))
+    """Writes a picture. Not atomically: the journal names an item only after its pictures are written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_png(image))
 
 
 def read_png(path: Path) -> Picture:
