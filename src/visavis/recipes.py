@@ -178,6 +178,7 @@ def smoke() -> Recipe:
     """A minute or two on 2 cores: every step runs, nothing is learned. For CI."""
     changes: dict[str, Any] = {
         "clips.render_count": 60,
+        "encode.pooled": True,
         **_every_stage(steps=4, batch_size=4, warmup=1, log_every=1),
         "adapt.max_samples": 8,
         "evaluate.max_single_round": 8,
@@ -193,8 +194,11 @@ def storybook() -> Recipe:
     """The embedded default: a model that can be talked to, in minutes on 2 cores."""
     changes: dict[str, Any] = {
         "name": "storybook",
-        "clips.render_count": 900,
-        **_every_stage(steps=200, batch_size=16, warmup=20, log_every=10),
+        "clips.render_count": 420,
+        **_every_stage(steps=100, batch_size=16, warmup=10, log_every=10, lr=1e-3),
+        "detokenizer.people.steps": 240,
+        "rounds.steps": 160,
+        "rounds.later_round_weight": 2.0,
         "adapt.max_samples": 400,
         "evaluate.max_single_round": 200,
         "evaluate.max_rounds": 240,

@@ -148,7 +148,7 @@ def summarise_reconstruction(
 def _pairs(
     first: Sequence[Picture], second: Sequence[Picture]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields the pictures as float tensors [1, 3, H, W] in 0..255, pair by pair."""
+    """Yields the pictures as float64 tensors [1, 3, H, W] (float32 rounds SSIM) in 0..255, pair by pair."""
     for a, b in zip(first, second, strict=True):
         if a.shape != b.shape:
             raise VisavisError(
@@ -161,7 +161,7 @@ def _pairs(
 def _tensor(picture: Picture) -> torch.Tensor:
     import torch
 
-    return torch.from_numpy(picture.transpose(2, 0, 1).astype(np.float32))[None]
+    return torch.from_numpy(picture.transpose(2, 0, 1).astype(np.float64))[None]
 
 
 def _face_similarities(

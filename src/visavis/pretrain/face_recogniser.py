@@ -72,11 +72,12 @@ def view_crops(pixels: Tensor, generator: torch.Generator) -> Tensor:
     plain = torch.where(uniform(0, 1, 1, 1, 1) < 0.75, torch.tensor(float(GRAY)), uniform(0, 255, 3, 1, 1))
     ground = torch.where(uniform(0, 1, 1, 1, 1) < 0.45, plain, picture)
     values = picture * mask + ground * (1 - mask)
-    turn, scale = uniform(-0.07, 0.07), uniform(0.94, 1.06)
+    turn = torch.randn(count, generator=generator) * 0.07
+    scale = (torch.randn(count, generator=generator) * 0.06).clamp(-0.14, 0.14).exp()
     # From positions in the crop to positions in what was kept, both from -1 to 1.
     factor = scale * (CROP * KEPT_SCALE / KEPT)
     cosine, sine = factor * turn.cos(), factor * turn.sin()
-    x, y = uniform(-0.045, 0.045), uniform(-0.045, 0.045)
+    x, y = (torch.randn(2, count, generator=generator) * 0.035).unbind()
     matrix = torch.stack([torch.stack([cosine, -sine, x], 1), torch.stack([sine, cosine, y], 1)], 1)
     grid = F.affine_grid(matrix, [count, 3, CROP, CROP], align_corners=False)
     crops = F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)

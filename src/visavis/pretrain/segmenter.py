@@ -41,7 +41,7 @@ CONFIG: dict[str, Any] = {
     "num_multimask_outputs": 1, "decoder_depth": 2, "decoder_heads": 4, "decoder_mlp_dim": 128,
     "iou_head_depth": 2, "iou_head_hidden_dim": 48,
 }  # fmt: skip
-PICTURES, PROMPTS = 16, 32
+PICTURES, PROMPTS = 8, 16
 """Pictures and box prompts of a batch: the decoder is cheap, so most faces of a picture are asked for."""
 
 PEAK_RATE = 1.5e-3
