@@ -8,7 +8,7 @@ truth/             captions, boxes, landmarks, masks and person ids; only for sc
 
 from __future__ import annotations
 
-import io
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -234,17 +234,19 @@ def _again(frames: Frames, rng: np.random.Generator) -> Frames:
 
 def _encode(frames: Frames, crf: int, index_first: bool = False) -> bytes:
     """Returns an H.264 MP4 file; one thread and no dates, so that equal frames give equal bytes."""
-    buffer = io.BytesIO()
     container_options = {"fflags": "+bitexact"} | ({"movflags": "+faststart"} if index_first else {})
-    with av.open(buffer, "w", format="mp4", container_options=container_options) as container:
-        options = {"crf": str(crf), "preset": "veryfast", "threads": "1", "flags": "+bitexact"}
-        stream = container.add_stream("libx264", rate=CLIP_FPS, options=options)
-        stream.width, stream.height, stream.pix_fmt = CLIP_WIDTH, CLIP_HEIGHT, "yuv420p"
-        stream.time_base = Fraction(1, CLIP_FPS)
-        for image in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
-    return buffer.getvalue()
+    with tempfile.TemporaryDirectory() as folder:
+        # A real file, because the index is moved to the front by opening the file a second time.
+        path = Path(folder) / "clip.mp4"
+        with av.open(str(path), "w", format="mp4", container_options=container_options) as container:
+            options = {"crf": str(crf), "preset": "veryfast", "threads": "1", "flags": "+bitexact"}
+            stream = container.add_stream("libx264", rate=CLIP_FPS, options=options)
+            stream.width, stream.height, stream.pix_fmt = CLIP_WIDTH, CLIP_HEIGHT, "yuv420p"
+            stream.time_base = Fraction(1, CLIP_FPS)
+            for image in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode())
+        return path.read_bytes()
 
 
 def _not_a_video(rng: np.random.Generator, index: int) -> bytes:
