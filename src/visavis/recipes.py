@@ -11,7 +11,7 @@ import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -42,24 +42,6 @@ class ClipsConfig(_Section):
     render_seed: int = Field(0, ge=0)
 
 
-class AblationsConfig(_Section):
-    """What is trained besides, to test the paper's claims (`--ablations`).
-
-    Attributes:
-        enabled: Whether to train the baselines too.
-        seeds: Seeds that each claim is tested with.
-        variants: Which baselines to train.
-    """
-
-    enabled: bool = False
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
-    variants: tuple[Literal["unet", "direct", "direct_keep_identical"], ...] = (
-        "unet",
-        "direct",
-        "direct_keep_identical",
-    )
-
-
 class Recipe(_Section):
     """The resolved configuration of a whole run, in the order in which the data goes through it.
 
@@ -85,7 +67,6 @@ class Recipe(_Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()
     registration: RegisterConfig = RegisterConfig()
-    ablations: AblationsConfig = AblationsConfig()
 
     def digest(self) -> str:
         """Returns the sha256 of the resolved recipe: equal recipes have equal digests."""

@@ -42,8 +42,8 @@ def test_an_override_changes_that_field_only() -> None:
         ("seed=7", "seed", 7),
         ("clips.source=/data/my clips", "clips.source", "/data/my clips"),
         ("clips.source=", "clips.source", ""),
-        ("ablations.enabled=true", "ablations.enabled", True),
-        ("ablations.seeds=[4, 5]", "ablations.seeds", (4, 5)),
+        ("encode.pooled=true", "encode.pooled", True),
+        ("describe.openings=[a pair, two people]", "describe.openings", ("a pair", "two people")),
         ("rounds.sets={rounds: 0.5, pair: 0.5}", "rounds.sets", {"rounds": 0.5, "pair": 0.5}),
     ],
 )
@@ -92,7 +92,7 @@ def test_an_override_without_key_or_value_is_explained(override: str) -> None:
         ("rounds.batch_size=0", "rounds.batch_size", "0"),
         ("clips.render_seed=-5", "clips.render_seed", "-5"),
         ("mllm=3", "mllm", "3"),
-        ("ablations.variants=[wrong]", "ablations.variants", "'wrong'"),
+        ("conversations.rounds_target=wrong", "conversations.rounds_target", "'wrong'"),
     ],
 )
 def test_a_value_that_does_not_fit_is_named(override: str, field: str, value: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerBase
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, PreTrainedTokenizerBase
 
 from visavis.files import write_json
 from visavis.models.pixels import to_tensor
@@ -81,6 +81,14 @@ def build_clip() -> tuple[CLIPModel, PreTrainedTokenizerBase]:
     return CLIPModel(CLIPConfig(text_config=text, vision_config=_VISION, projection_dim=128)), tokenizer
 
 
+def image_processor() -> CLIPImageProcessor:
+    """Returns the preprocessing of pictures: 64 px, values in [-1, 1]."""
+    side = _VISION["image_size"]
+    crop = {"height": side, "width": side}
+    half = [0.5, 0.5, 0.5]
+    return CLIPImageProcessor(size={"shortest_edge": side}, crop_size=crop, image_mean=half, image_std=half)
+
+
 def train_clip(work: Path, out: Path, pictures: Path, unseen: Path, config: OptimConfig) -> dict[str, float]:
     """Trains the model and writes it with its recall among 64 on unseen people.
 
@@ -113,7 +121,7 @@ def train_clip(work: Path, out: Path, pictures: Path, unseen: Path, config: Opti
     figures = measure(model, tokenizer, PictureSet.open(unseen))
     out.mkdir(parents=True, exist_ok=True)
     save_half(model, out)
-    tokenizer.save_pretrained(out)
+    CLIPProcessor(image_processor(), tokenizer).save_pretrained(out)
     write_json(out / "figures.json", figures)
     return figures
 

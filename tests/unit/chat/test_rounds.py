@@ -19,18 +19,26 @@ ASK = "Generate a close-up photo of {}"
 
 
 @pytest.fixture(scope="module")
-def tokenizer():  # noqa: ANN201
+def tokenizer():
     return build_tokenizer([RESPONSE, ASK, "two friends, Julian and Olivia on the left"], IMAGE_TOKENS)
 
 
 @pytest.fixture(params=[0, 3])
-def mllm(request: pytest.FixtureRequest, tokenizer) -> Mllm:  # noqa: ANN001
+def mllm(request: pytest.FixtureRequest, tokenizer) -> Mllm:
     torch.manual_seed(1)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
     )
     shape = MllmConfig(
-        token_dim=DIM, input_connector="pool", output_connector="linear", token_shift=request.param, connector_heads=2
+        token_dim=DIM,
+        input_connector="pool",
+        output_connector="linear",
+        token_shift=request.param,
+        connector_heads=2,
     )
     model = Mllm(LlamaForCausalLM(config), shape).eval()
     for parameter in model.parameters():
@@ -46,9 +54,11 @@ def _turns(rounds: int) -> list[dict]:
 
 
 @torch.no_grad()
-def test_all_rounds_in_one_pass_equal_cached_rounds(mllm: Mllm, tokenizer) -> None:  # noqa: ANN001
+def test_all_rounds_in_one_pass_equal_cached_rounds(mllm: Mllm, tokenizer) -> None:
     template = Template(tokenizer, IMAGE_TOKENS)
-    pictures = [np.random.default_rng(i).normal(size=(IMAGE_TOKENS, DIM)).astype(np.float32) for i in range(3)]
+    pictures = [
+        np.random.default_rng(i).normal(size=(IMAGE_TOKENS, DIM)).astype(np.float32) for i in range(3)
+    ]
     batch = collate([lay_out(template.segments(_turns(3)), template)], [pictures], IMAGE_TOKENS, [[1.0] * 3])
     at_once = mllm.predict_images(mllm.hidden_states(batch), batch.write)
     for number in range(3):
@@ -67,9 +77,11 @@ def test_all_rounds_in_one_pass_equal_cached_rounds(mllm: Mllm, tokenizer) -> No
 
 
 @torch.no_grad()
-def test_padding_changes_nothing(mllm: Mllm, tokenizer) -> None:  # noqa: ANN001
+def test_padding_changes_nothing(mllm: Mllm, tokenizer) -> None:
     template = Template(tokenizer, IMAGE_TOKENS)
-    pictures = [np.random.default_rng(i).normal(size=(IMAGE_TOKENS, DIM)).astype(np.float32) for i in range(3)]
+    pictures = [
+        np.random.default_rng(i).normal(size=(IMAGE_TOKENS, DIM)).astype(np.float32) for i in range(3)
+    ]
     long, short = (lay_out(template.segments(_turns(rounds)), template) for rounds in (3, 1))
     alone = collate([short], [pictures[:1]], IMAGE_TOKENS, [[1.0]])
     together = collate([long, short], [pictures, pictures[:1]], IMAGE_TOKENS, [[1.0] * 3, [1.0]])
@@ -78,17 +90,24 @@ def test_padding_changes_nothing(mllm: Mllm, tokenizer) -> None:  # noqa: ANN001
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
 
 
-def test_only_responses_and_the_image_tag_are_supervised(tokenizer) -> None:  # noqa: ANN001
+def test_only_responses_and_the_image_tag_are_supervised(tokenizer) -> None:
     template = Template(tokenizer, IMAGE_TOKENS)
     layout = lay_out(template.segments(_turns(2)), template)
     taught = layout.labels[layout.labels != IGNORED].tolist()
     assert taught == 2 * [*template.ids(RESPONSE), template.image_open]
 
 
-def test_chat_model_answers_in_groups_of_any_length(mllm: Mllm, tokenizer) -> None:  # noqa: ANN001
+def test_chat_model_answers_in_groups_of_any_length(mllm: Mllm, tokenizer) -> None:
     encoder = ImageEncoder(
         ImageEncoderConfig(
-            image_size=64, patch_size=8, width=16, layers=1, heads=2, mlp_width=16, output_dim=DIM, pool_heads=2
+            image_size=64,
+            patch_size=8,
+            width=16,
+            layers=1,
+            heads=2,
+            mlp_width=16,
+            output_dim=DIM,
+            pool_heads=2,
         )
     ).eval()
     model = ChatModel(mllm, tokenizer, encoder)

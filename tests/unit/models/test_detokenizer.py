@@ -1,4 +1,4 @@
-"""The detokenizer starts as the text-to-image model that it is made from, and its samples do not depend on the batch."""
+"""The detokenizer starts as the text-to-image model that it is made from; samples do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def test_samples_are_reproducible_and_do_not_depend_on_the_batch(kind: str, tmp_
     model = Detokenizer.from_text_to_image(denoiser, FlowMatchEulerDiscreteScheduler(), token_dim=6).eval()
     tokens = torch.randn(3, 64, 6)
     together = model.sample(tokens, steps=2, seed=5)
-    torch.testing.assert_close(model.sample(tokens[1:2], steps=2, seed=5)[0], together[1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        model.sample(tokens[1:2], steps=2, seed=5)[0], together[1], atol=1e-4, rtol=1e-4
+    )
     model.save_pretrained(tmp_path)
     again = Detokenizer.from_pretrained(tmp_path).eval().sample(tokens, steps=2, seed=5)
     torch.testing.assert_close(again, together)

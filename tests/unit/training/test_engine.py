@@ -14,7 +14,7 @@ from visavis.training.config import OptimConfig
 from visavis.training.engine import learning_rate, train
 
 
-def _job(model: nn.Linear, stop_at: int | None = None):  # noqa: ANN202
+def _job(model: nn.Linear, stop_at: int | None = None):
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         if step == stop_at:
             raise KeyboardInterrupt
@@ -31,7 +31,9 @@ def _model() -> nn.Linear:
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, ema: float) -> None:
-    config = OptimConfig(steps=20, batch_size=8, lr=1e-2, warmup=3, ema=ema, checkpoint_seconds=1e-9, log_every=5)
+    config = OptimConfig(
+        steps=20, batch_size=8, lr=1e-2, warmup=3, ema=ema, checkpoint_seconds=1e-9, log_every=5
+    )
     whole = _model()
     train(whole, _job(whole), config, tmp_path / "whole")
     for stop in (7, 13):
