@@ -80,11 +80,17 @@ def write_card(
 
 def _split_words(config: ConversationConfig, summary: Mapping[str, Any]) -> str:
     lost = summary["counts"]["dropped"].get("people_in_two_splits", 0)
-    closest = summary["closest_across_splits"]
-    words = (
-        f"Faces with an ArcFace cosine of {config.same_person} or more are one person, and clips that share "
-        f"people stay together. People in two splits: {summary['people_in_two_splits']}. Clips left out "
-        f"because they would have joined two splits: {lost}."
+    closest, used = summary["closest_across_splits"], summary["same_person"]
+    if used is None:
+        words = "Faces could not be told apart well enough to link people across clips. "
+    else:
+        words = f"Faces with an ArcFace cosine of {used:g} or more are one person"
+        raised = used > config.same_person
+        words += f" (raised from {config.same_person:g} to keep the splits divisible). " if raised else ". "
+    words += (
+        "Clips that share people, or come from one recording, stay together. "
+        f"People in two splits: {summary['people_in_two_splits']}. "
+        f"Clips left out because they would have joined two splits: {lost}."
     )
     return words + (f" Most alike faces across splits: {closest:.3f}." if closest is not None else "")
 

@@ -174,6 +174,7 @@ class _Run:
             "source_uri": item.uri,
             "licence": item.licence,
             "consent": item.consent,
+            "recording": item.recording,
             **names,
             "box_px": pair.first_square.side,
             "first_square": [pair.first_square.x, pair.first_square.y],

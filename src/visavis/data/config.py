@@ -191,7 +191,10 @@ class ConversationConfig(_Section):
     title: str = Field("Conversations about two people", description="Title of card and viewer.")
     shares: SplitShares = Field(SplitShares(), description="Shares of the splits; people are never divided.")
     same_person: float = Field(
-        0.5, ge=-1, le=1, description="ArcFace cosine from which two faces of different clips are one person."
+        0.5, ge=-1, le=1, description="ArcFace cosine from which two faces are one person; raised if need be."
+    )
+    max_lost: float = Field(
+        0.1, ge=0, le=1, description="Largest share of clips to lose between splits before that is raised."
     )
     reconstruct: tuple[Literal["picture", "portrait", "face"], ...] = Field(
         ("picture", "portrait", "face"), description="What the reconstruct set is made of; each person once."

@@ -339,6 +339,7 @@ def _summary(
         "clips": {split: clips[split] for split in SPLITS},
         "people": {split: len(people[split]) for split in SPLITS},
         "people_in_two_splits": sum(len(people[a] & people[b]) for a, b in combinations(SPLITS, 2)),
+        "same_person": who.threshold,
         "closest_across_splits": who.closest,
         "rounds": {
             "styles": dict(sorted(Counter(sample.tags["style"] for sample in rounds).items())),

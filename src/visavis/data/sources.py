@@ -29,6 +29,7 @@ class Source:
         path: Where it lies; None if it must not be opened (`problem` says why).
         uri: Where it came from, for the ledger and for people.
         licence: As the manifest states it.
+        recording: What the clip was cut from, as the manifest names it; clips of one recording share a split.
         consent: False if the people in it refused or withdrew; None if nothing is known.
         problem: Reason to drop it unopened.
     """
@@ -38,14 +39,15 @@ class Source:
     uri: str
     licence: str | None = None
     consent: bool | None = None
+    recording: str | None = None
     problem: str | None = None
 
 
 def list_clips(source: Path) -> list[Source]:
     """Returns the clips of a folder in a stable order.
 
-    With a `clips.jsonl` (objects with `file`, and optionally `uri`, `licence`, `consent`) exactly its
-    entries; without, every file with a video's suffix below the folder. Links to folders are not followed,
+    With a `clips.jsonl` (objects with `file`, and optionally `uri`, `licence`, `consent`, `recording`)
+    exactly its entries; without, every file with a video's suffix below the folder. Links to folders are not followed,
     so loops cannot trap the walk.
 
     Raises:
@@ -117,17 +119,20 @@ def _lines(manifest: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _entry(source: Path, root: Path, ref: str, entry: dict[str, Any]) -> Source:
-    uri = str(entry.get("uri") or ref)
-    licence = str(entry["licence"]) if entry.get("licence") else None
-    consent = _consent(entry.get("consent"))
+    facts: dict[str, Any] = {
+        "uri": str(entry.get("uri") or ref),
+        "licence": str(entry["licence"]) if entry.get("licence") else None,
+        "consent": _consent(entry.get("consent")),
+        "recording": str(entry["recording"]) if entry.get("recording") else None,
+    }
     # A manifest is somebody else's text: it must not make us read files outside of its folder.
     try:
         inside = "\0" not in ref and (source / ref).resolve().is_relative_to(root)
     except (OSError, RuntimeError):
-        return Source(ref, None, uri, licence, consent, "unreadable")
+        return Source(ref, None, problem="unreadable", **facts)
     if not inside:
-        return Source(ref, None, uri, licence, consent, "outside_source")
-    return Source(ref, source / ref, uri, licence, consent)
+        return Source(ref, None, problem="outside_source", **facts)
+    return Source(ref, source / ref, **facts)
 
 
 def _consent(value: Any) -> bool | None:

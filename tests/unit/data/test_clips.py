@@ -186,7 +186,13 @@ def test_the_manifest_decides_what_is_used(tmp_path: Path) -> None:
         write_clip(source / f"{index}.mp4", [Disc(one, 60), Disc(two, 125)])
     write_clip(tmp_path / "secret.mp4", PAIR)
     rows = [
-        {"file": "0.mp4", "licence": "CC0-1.0", "consent": True, "uri": "https://example.org/0"},
+        {
+            "file": "0.mp4",
+            "licence": "CC0-1.0",
+            "consent": True,
+            "uri": "https://example.org/0",
+            "recording": 7,
+        },
         {"file": "1.mp4", "licence": "CC0-1.0", "consent": False},
         {"file": "2.mp4", "licence": "CC-BY-NC-4.0"},
         {"file": "../secret.mp4", "licence": "CC0-1.0"},
@@ -196,7 +202,8 @@ def test_the_manifest_decides_what_is_used(tmp_path: Path) -> None:
     counts = curate(source, tmp_path / "out", CurateConfig(workers=0, licences=("CC0-1.0",)), DiscFaces())
     dropped = {"no_consent": 1, "licence_refused": 1, "outside_source": 2}
     assert counts == {"in": 5, "kept": 1, "dropped": dropped}
-    assert read_jsonl(tmp_path / "out" / "pairs.jsonl")[0]["source_uri"] == "https://example.org/0"
+    pair = read_jsonl(tmp_path / "out" / "pairs.jsonl")[0]
+    assert (pair["source_uri"], pair["recording"]) == ("https://example.org/0", "7")
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"id": 1}', '{"file": ""}'])

@@ -14,6 +14,7 @@ from visavis.data.config import ConversationConfig, CurateConfig, DescribeConfig
 from visavis.data.conversations import Folders, build
 from visavis.data.crops import read_png
 from visavis.data.funnel import check_funnel, funnel, plot_funnel
+from visavis.data.identities import find_identities
 from visavis.data.ledger import LedgerRow, read_ledger
 from visavis.data.masks import segment
 from visavis.data.naming import names_in
@@ -237,6 +238,53 @@ def test_the_full_body_variant_shows_portraits(folders: Folders, tmp_path: Path)
     sample = next(iter(read_samples(tmp_path, sets=["rounds"])))
     assert texts(sample, "user")[1].startswith("Generate a photo of ")
     assert sample["tags"]["target"] == "portrait"
+
+
+def fake_pairs(rng: np.random.Generator, clips: int, noise: float, recordings: bool = False) -> list[dict]:
+    """Clips of people who are in about two clips each; `noise` makes faces of strangers alike."""
+    common = rng.normal(size=32)
+    people = rng.normal(size=(clips, 32)) + noise * common
+    pairs = []
+    for index in range(clips):
+        chosen = rng.choice(range(index // 4 * 4, min(index // 4 * 4 + 4, clips)), 2, replace=False)
+        vectors = [people[person] + 0.1 * rng.normal(size=32) for person in chosen]
+        rows = [
+            {"embedding": (v / np.linalg.norm(v)).tolist(), "truth": int(p)}
+            for v, p in zip(vectors, chosen, strict=True)
+        ]
+        recording = f"r{index // 4}" if recordings else None
+        pairs.append({"clip_id": f"c{index}", "people": rows, "recording": recording})
+    return pairs
+
+
+def leaked(pairs: list[dict], split: dict[str, str | None]) -> int:
+    homes: dict[int, set[str | None]] = {}
+    for pair in pairs:
+        for person in pair["people"]:
+            homes.setdefault(person["truth"], set()).add(split[pair["clip_id"]])
+    return sum(len(found - {None}) > 1 for found in homes.values())
+
+
+def test_faces_that_are_told_apart_well_keep_people_out_of_two_splits() -> None:
+    pairs = fake_pairs(np.random.default_rng(0), 120, noise=0.0)
+    who = find_identities(pairs, [], ConversationConfig(same_person=0.7))
+    assert who.threshold == 0.7 and leaked(pairs, who.split) == 0
+    assert None not in who.split.values()
+
+
+def test_a_weak_recogniser_raises_the_threshold_instead_of_emptying_the_test_set() -> None:
+    pairs = fake_pairs(np.random.default_rng(0), 120, noise=1.5)
+    who = find_identities(pairs, [], ConversationConfig(same_person=0.5))
+    assert who.threshold is None or who.threshold > 0.5
+    assert list(who.split.values()).count("test") >= 13
+    assert list(who.split.values()).count(None) <= 12
+
+
+def test_clips_of_one_recording_stay_together_even_if_faces_say_nothing() -> None:
+    pairs = fake_pairs(np.random.default_rng(0), 120, noise=20.0, recordings=True)
+    who = find_identities(pairs, [], ConversationConfig(same_person=0.5))
+    assert leaked(pairs, who.split) == 0
+    assert {"train", "val", "test"} == set(who.split.values())
 
 
 def test_nothing_in_nothing_out(tmp_path: Path) -> None:
