@@ -18,7 +18,7 @@ class PeopleConfig(_Section):
         None, ge=32, description="Side of the square that must hold both people, px; null: the shorter side."
     )  # fmt: skip
     box_margin: float = Field(
-        0.15, ge=0, le=1, description="Room around each face inside the box, in face widths and heights."
+        0.05, ge=0, le=1, description="Room around each face inside the box, in face widths and heights."
     )
     min_face_score: float = Field(0.5, ge=0, le=1, description="Detections below are not counted as people.")
     min_face: float = Field(
@@ -57,7 +57,7 @@ class CurateConfig(PeopleConfig):
         27.0, gt=0, description="Mean HSV difference (0-255) of two neighbouring frames that is a cut."
     )
     duplicate_picture: float = Field(
-        0.97, ge=0, le=1, description="Thumbnails at least this alike (cosine) may be near-duplicates ..."
+        0.93, ge=0, le=1, description="Thumbnails at least this alike (cosine) may be near-duplicates ..."
     )  # fmt: skip
     duplicate_people: float = Field(
         0.6, ge=-1, le=1, description="... and are, if both people's ArcFace cosine reaches this too."

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from visavis.data.config import ConversationConfig
 from visavis.data.split import assign_splits, closest_across, cluster_name, identity_clusters
 
-_STEP = 0.05
+_STEP = 0.025
 _HIGHEST = 0.95
 # A split that gets less than this part of its share counts as not filled.
 _FILLED = 0.5

@@ -136,6 +136,8 @@ def place_phrase(answer: str, max_words: int) -> str | None:
     words = words[starts[0] :]
     if not 2 <= len(words) <= max_words or not all(_WORD.match(word) for word in words):
         return None
+    if words[-1] in _ARTICLES | _PREPOSITIONS:
+        return None
     return " ".join([words[0], *with_article(words[1:])])
 
 

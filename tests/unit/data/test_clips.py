@@ -245,3 +245,19 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", PAIR)
     result = read_clip(DecodeJob(str(path), 0.2, 1000, 6, 27.0))
     assert isinstance(result, Rejected) and result.reason == "too_large"
+
+
+def test_rendered_clips_end_as_their_kind_says(tmp_path: Path) -> None:
+    """What can be told without faces, on clips of the storybook world: broken files and cuts."""
+    clips = pytest.importorskip("visavis.storybook.clips")
+    shares = {"pair": 0.4, "cut": 0.3, "truncated": 0.2, "not_video": 0.1}
+    clips.render_clips(tmp_path / "source", 10, seed=5, shares=shares, count_pictures=0)
+    curate(tmp_path / "source", tmp_path / "out", CONFIG, DiscFaces())
+    kinds = {row["id"]: row["kind"] for row in read_jsonl(tmp_path / "source/truth/clips.jsonl")}
+    expected = {"cut": "cut", "truncated": "truncated", "not_video": "not_a_video"}
+    rows = read_ledger(tmp_path / "out" / "ledger.jsonl")
+    assert len(rows) == 10
+    for row in rows:
+        kind = kinds[row.item_id]
+        assert row.reason == expected.get(kind, row.reason)
+        assert kind in expected or row.reason not in expected.values()

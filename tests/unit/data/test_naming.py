@@ -67,6 +67,7 @@ def test_answers_become_clean_phrases(answer: str, phrases: list[str]) -> None:
         ("They are in a old cafe, by the window", "in an old cafe"),
         ("a beach", None),
         ("in", None),
+        ("at the", None),
         ("", None),
     ],
 )
