@@ -5,74 +5,195 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
 
 from PIL import Image
 
 from visavis.evaluation.intervals import Figure
-from visavis.evaluation.scorecard import Scorecard, format_interval, format_number, label_of
+from visavis.evaluation.scorecard import (
+    SECTIONS,
+    Scorecard,
+    format_interval,
+    format_number,
+    is_share,
+    label_of,
+)
 
-_STYLE = """
-:root{color-scheme:light dark;--ink:#2c2a26;--soft:#7d786e;--paper:#faf9f6;--card:#fff;--line:#e4e0d8;--accent:#205c80}
-@media(prefers-color-scheme:dark){:root{--ink:#eceae4;--soft:#a09a8e;--paper:#1b1a18;
---card:#252420;--line:#3a3832;--accent:#7fb8da}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);
-max-width:1080px;margin:0 auto;padding:32px 20px}
-h1{font-size:26px;margin:0}h2{font-size:18px;margin:36px 0 10px}p{color:var(--soft);margin:4px 0 18px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:12px}
-.tile{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px}
-.tile b{display:block;font-size:26px;color:var(--accent)}.tile small{color:var(--soft)}
-table{border-collapse:collapse;width:100%}td,th{padding:6px 10px;border-bottom:1px solid var(--line);text-align:left}
-td.n{font-variant-numeric:tabular-nums;text-align:right}
-img{max-width:100%;border-radius:12px;border:1px solid var(--line)}
-"""
 TILES = (
     "rounds.right_person_accuracy",
+    "rounds.right_person_accuracy_undescribed",
     "identity.arcface_single_round",
+    "identity.margin",
     "reconstruction.psnr_db",
     "alignment.clip_score",
 )
+"""Figures that open the page."""
+
+_SECTION_WORDS = {
+    "rounds": (
+        "Rounds 2 and 3",
+        "Does a close-up by name show the person named, and not the other one of the chat?",
+    ),
+    "identity": (
+        "Identity",
+        "Is the person in a personalised picture the one whose face was given? Cosines of ArcFace.",
+    ),
+    "reconstruction": ("Reconstruction", "What encoder and detokenizer give back of a true picture."),
+    "alignment": ("Alignment", "Does the picture show what the words say? 100 times the cosine of CLIP."),
+}
+_BAR = 150
 
 
-def write_report(title: str, scorecard: Scorecard, pictures: Mapping[str, Image.Image]) -> str:
-    """Returns the page.
+def write_report(
+    title: str,
+    scorecard: Scorecard,
+    pictures: Mapping[str, Image.Image],
+    *,
+    funnel: Mapping[str, Any] | None = None,
+    timings: Mapping[str, Any] | None = None,
+    look_next: Sequence[tuple[str, str]] = (),
+) -> str:
+    """Returns the page: self-contained HTML, light or dark as the reader's system is.
 
     Args:
         title: Heading.
         scorecard: Its figures, with their intervals.
-        pictures: Heading -> picture.
+        pictures: Heading to picture.
+        funnel: `funnel.json`: `{"steps": [{"step", "in", "kept", "dropped": {reason: count}}]}`.
+        timings: `timings.json`: `{"steps": [{"step", "status", "seconds", "peak_rss_mb"}], "seconds"}`.
+        look_next: What to do next: words and a command or place.
     """
     figures = scorecard.figures()
-    tiles = "".join(_tile(path, figures[path]) for path in TILES if path in figures)
-    rows = "".join(_row(path, figure) for path, figure in figures.items())
-    shown = "".join(
-        f"<h2>{html.escape(name)}</h2><img src='{_inline(image)}' alt=''>" for name, image in pictures.items()
-    )
+    facts = " · ".join(f"{name} {value}" for name, value in scorecard.about.items())
+    parts = [
+        f"<header><h1>{_safe(title)}</h1><p>{_safe(facts)}</p>"
+        "<p>All figures are on people that the run was not trained on. An interval holds the true value in 95 of "
+        "100 such evaluations.</p></header>",
+        f"<section class='tiles'>{''.join(_tile(path, figures[path]) for path in TILES if path in figures)}</section>",
+        *(
+            f"<section><h2>{_safe(name)}</h2><img src='{_inline(image)}' alt='{_safe(name)}' loading='lazy'></section>"
+            for name, image in pictures.items()
+        ),
+        _scorecard(scorecard, figures),
+        _funnel(funnel) if funnel else "",
+        _timings(timings) if timings else "",
+        _look_next(look_next) if look_next else "",
+    ]
+    style = resources.files(__package__).joinpath("report.css").read_text()
     return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
-        f"<meta name='viewport' content='width=device-width'><style>{_STYLE}</style>"
-        f"<h1>{html.escape(title)}</h1>"
-        "<p>Figures on people that the run was not trained on; brackets hold 95 % intervals.</p>"
-        f"<div class='tiles'>{tiles}</div>{shown}"
-        "<h2>Scorecard</h2><table><tr><th>figure</th><th>value</th><th>95 % interval</th><th>n</th></tr>"
-        f"{rows}</table></html>"
+        f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{_safe(title)}</title>"
+        f"<meta name='viewport' content='width=device-width, initial-scale=1'><style>{style}</style></head>"
+        f"<body>{''.join(parts)}</body></html>\n"
     )
 
 
 def _tile(path: str, figure: Figure) -> str:
+    chance = "" if figure.chance is None else f", chance {format_number(path, figure.chance)}"
     return (
-        f"<div class='tile'><small>{html.escape(label_of(path))}</small><b>{format_number(path, figure.value)}</b>"
-        f"<small>{format_interval(path, figure)}, n = {figure.n}</small></div>"
+        f"<div class='tile'><span>{_safe(label_of(path))}</span><b>{format_number(path, figure.value)}</b>"
+        f"<small>{format_interval(path, figure)}</small><small>n = {figure.n}{chance}</small></div>"
     )
 
 
+def _scorecard(scorecard: Scorecard, figures: Mapping[str, Figure]) -> str:
+    body = []
+    for section in sorted(SECTIONS, key=list(_SECTION_WORDS).index):
+        heading, words = _SECTION_WORDS[section]
+        own = {path: figure for path, figure in figures.items() if path.startswith(f"{section}.")}
+        slices = {path: figure for path, figure in own.items() if ".slices." in path}
+        rows = _table({path: figure for path, figure in own.items() if path not in slices})
+        body.append(f"<h3>{heading}</h3><p>{_safe(words)}</p>{rows}")
+        if slices:
+            body.append(
+                f"<details><summary>Right-person accuracy by slice</summary>{_table(slices)}</details>"
+            )
+    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in scorecard.counts.items())
+    policies = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in scorecard.policies.items())
+    notes = f"<p>Scored: {_safe(counts)}. Seed {scorecard.seed}. Policies: {_safe(policies)}.</p>"
+    return f"<section><h2>Scorecard</h2>{''.join(body)}{notes}</section>"
+
+
+def _table(figures: Mapping[str, Figure]) -> str:
+    head = "<tr><th>figure</th><th>value</th><th>95 % interval</th><th></th><th>n</th></tr>"
+    rows = "".join(_row(path, figure) for path, figure in figures.items())
+    return f"<div class='scroll'><table class='figures'>{head}{rows}</table></div>"
+
+
 def _row(path: str, figure: Figure) -> str:
-    value, interval = format_number(path, figure.value), format_interval(path, figure)
-    cells = "".join(f"<td class='n'>{cell}</td>" for cell in (value, interval, figure.n))
-    return f"<tr><td>{html.escape(label_of(path))}</td>{cells}</tr>"
+    return (
+        f"<tr><td title='{_safe(path)}'>{_safe(label_of(path).removeprefix('· '))}</td>"
+        f"<td class='n'>{format_number(path, figure.value)}</td><td class='n'>{format_interval(path, figure)}</td>"
+        f"<td>{_bar(path, figure)}</td><td class='n'>{figure.n}</td></tr>"
+    )
+
+
+def _bar(path: str, figure: Figure) -> str:
+    """Returns a small drawing of the interval on 0..1 for shares and on -1..1 for similarities, else nothing."""
+    share, similarity = is_share(path), "arcface" in path or path.endswith((".margin", ".copy_paste"))
+    if figure.value is None or not (share or similarity):
+        return ""
+
+    def at(value: float) -> float:
+        position = value if share else (value + 1) / 2
+        return 4 + (_BAR - 8) * min(max(position, 0.0), 1.0)
+
+    low, high = figure.ci95 or (figure.value, figure.value)
+    mark = figure.chance if share else 0.0
+    tick = (
+        "" if mark is None else f"<line class='mark' x1='{at(mark):.1f}' x2='{at(mark):.1f}' y1='1' y2='15'/>"
+    )
+    return (
+        f"<svg width='{_BAR}' height='16' aria-hidden='true'><line class='axis' x1='4' x2='{_BAR - 4}' y1='8' y2='8'/>"
+        f"<line class='interval' x1='{at(low):.1f}' x2='{at(high):.1f}' y1='8' y2='8'/>{tick}"
+        f"<circle cx='{at(figure.value):.1f}' cy='8' r='3.5'/></svg>"
+    )
+
+
+def _funnel(funnel: Mapping[str, Any]) -> str:
+    rows = []
+    for step in funnel["steps"]:
+        share = 100 * step["kept"] / step["in"] if step["in"] else 0
+        dropped = sorted(step["dropped"].items(), key=lambda item: -item[1])
+        reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in dropped) or "none"
+        rows.append(
+            f"<tr><td>{_safe(step['step'].replace('_', ' '))}</td><td class='n'>{step['in']:,}</td>"
+            f"<td class='n'>{step['kept']:,}</td><td><span class='meter'><i style='width:{share:.1f}%'></i></span></td>"
+            f"<td class='words'>{_safe(reasons)}</td></tr>"
+        )
+    head = "<tr><th>step</th><th>in</th><th>kept</th><th></th><th>dropped, by reason</th></tr>"
+    return (
+        "<section><h2>Funnel</h2><p>Nothing is lost on the way: in = kept + dropped at every step.</p>"
+        f"<div class='scroll'><table>{head}{''.join(rows)}</table></div></section>"
+    )
+
+
+def _timings(timings: Mapping[str, Any]) -> str:
+    longest = max((step["seconds"] for step in timings["steps"]), default=0.0) or 1.0
+    rows = "".join(
+        f"<tr><td>{_safe(step['step'].replace('_', ' '))}</td><td class='n'>{step['seconds']:.1f} s</td>"
+        f"<td><span class='meter'><i style='width:{100 * step['seconds'] / longest:.1f}%'></i></span></td>"
+        f"<td class='n'>{step['peak_rss_mb']:,.0f} MB</td><td class='words'>{_safe(str(step['status']))}</td></tr>"
+        for step in timings["steps"]
+    )
+    head = "<tr><th>step</th><th>time</th><th></th><th>peak memory</th><th></th></tr>"
+    return (
+        f"<section><h2>Time</h2><p>{timings['seconds']:,.0f} seconds in all.</p>"
+        f"<div class='scroll'><table>{head}{rows}</table></div></section>"
+    )
+
+
+def _look_next(places: Sequence[tuple[str, str]]) -> str:
+    rows = "".join(f"<li>{_safe(words)}<code>{_safe(place)}</code></li>" for words, place in places)
+    return f"<section><h2>Where to look next</h2><ul>{rows}</ul></section>"
+
+
+def _safe(text: str) -> str:
+    return html.escape(text, quote=True)
 
 
 def _inline(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image.convert("RGB").save(buffer, "WEBP", quality=90)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -32,6 +32,55 @@ REQUIRED = (
 )
 """Paths that every scorecard holds; a figure on no items is there too, with value null and n 0."""
 
+_FIRST = (
+    "right_person_accuracy",
+    "right_person_accuracy_undescribed",
+    "right_person_accuracy_pixels",
+    "right_person_accuracy_tokens",
+    "right_person_accuracy_own_picture",
+    "image_ablation",
+    "image_ablation_undescribed",
+    "image_ablation_drop",
+    "psnr_db",
+    "psnr_db_faces_before",
+    "psnr_db_faces_after",
+    "psnr_db_faces_gain",
+    "arcface_single_round",
+    "arcface_single_round_detected",
+    "arcface_to_other",
+    "margin",
+    "closer_than_random_person",
+    "clip_score",
+    "clip_score_true",
+    "described",
+    "undescribed",
+    "nobody_described",
+    "side_told",
+    "side_untold",
+    "asked_left",
+    "asked_right",
+    "asked_named_first",
+    "asked_named_second",
+    "left_named_first",
+    "right_named_first",
+)
+"""Figures in the order in which people read them; others follow by name (files are sorted by name)."""
+
+_LABELS = {
+    "identity.arcface_to_other": "ArcFace to other people",
+    "identity.margin": "margin over other people",
+    "identity.copy_paste": "copy-paste (1 a copy, -1 the target)",
+    "rounds.arcface_to_other": "ArcFace to the other person",
+    "rounds.margin": "margin over the other person",
+    "rounds.right_person_accuracy_undescribed": "right person, looks undescribed",
+    "rounds.right_person_accuracy_pixels": "right person, nearest in pixels",
+    "rounds.right_person_accuracy_tokens": "right person, nearest in tokens",
+    "rounds.right_person_accuracy_own_picture": "right person, own round-1 picture",
+    "rounds.image_ablation": "right person, other chat's picture",
+    "rounds.image_ablation_undescribed": "the same, looks undescribed",
+    "rounds.image_ablation_drop": "lost by the other chat's picture",
+}
+
 _ENDS = {"value": None, "low": 0, "high": 1, "n": None, "chance": None}
 
 
@@ -188,11 +237,13 @@ def number_at(content: Mapping[str, Any], path: str) -> float | None:
 def iterate(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields dotted path and JSON form of each figure, section by section."""
     for section in SECTIONS:
-        for name, row in content.get(section, {}).items():
-            if _is_figure(row):
-                yield f"{section}.{name}", row
-            elif isinstance(row, Mapping):
-                yield from ((f"{section}.{name}.{part}", figure) for part, figure in row.items())
+        rows = content.get(section, {})
+        for name in sorted((name for name in rows if _is_figure(rows[name])), key=_rank):
+            yield f"{section}.{name}", rows[name]
+        for name in sorted(name for name, row in rows.items() if not _is_figure(row)):
+            yield from (
+                (f"{section}.{name}.{part}", rows[name][part]) for part in sorted(rows[name], key=_rank)
+            )
 
 
 def scorecard_table(scorecard: Scorecard, *, slices: bool = True) -> Table:
@@ -245,6 +296,8 @@ def format_interval(path: str, figure: Figure) -> str:
 
 def label_of(path: str) -> str:
     """Returns the words for a figure's path, for tables and plots."""
+    if path in _LABELS:
+        return _LABELS[path]
     words = path.split(".", 1)[1].replace("slices.", "· ").replace("_", " ")
     for plain, proper in {
         "psnr db": "PSNR (dB)",
@@ -276,6 +329,10 @@ def _plain(section: Mapping[str, Figure | Mapping[str, Figure]]) -> dict[str, An
         else {part: figure.to_dict() for part, figure in entry.items()}
         for name, entry in section.items()
     }
+
+
+def _rank(name: str) -> tuple[int, str]:
+    return (_FIRST.index(name) if name in _FIRST else len(_FIRST), name)
 
 
 def _is_figure(row: object) -> bool:
