@@ -1,6 +1,6 @@
 """Training of the latent autoencoder: diffusers' `AutoencoderDC`, 64 px pictures to latents [32, 8, 8].
 
-    python -m visavis.pretrain.autoencoder --work .work/vae --out .work/parts/vae --seconds 900
+    python -m visavis.pretrain.autoencoder --work .work/vae --out .work/parts/vae --seconds 1000
 
 Source of the architecture: DC-AE (arXiv 2410.10733); its space-to-depth shortcuts make a small net learn fast.
 """
@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from diffusers import AutoencoderDC
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from visavis.files import atomic_dir, write_json
+from visavis.models.pixels import to_tensor
 from visavis.packs.saving import save_half
 from visavis.pretrain.pictures import PictureSet
 from visavis.pretrain.timed import one_cycle, timed_steps
@@ -39,17 +40,14 @@ CONFIG: Mapping[str, Any] = {
 
 _BATCH = 16
 _PEAK_RATE = 2e-3
+# The rest of the time goes to the decoder alone: the latents stay, and so does all that was learned on them.
+_JOINT_SHARE = 0.7
 _MSE_WEIGHT = 1.0
 _EDGE_WEIGHT = 0.25
 _MOMENT_WEIGHT = 0.02
 _LATENT_NOISE = 0.05
 _EVALUATED = 256
 _STATISTICS = 512
-
-
-def to_model(pictures: NDArray[np.uint8]) -> Tensor:
-    """Returns uint8 [B, H, W, 3] as float32 [B, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
 def autoencoder_loss(model: AutoencoderDC, pictures: Tensor, generator: torch.Generator) -> Tensor:
@@ -94,24 +92,9 @@ def train_autoencoder(
     folder = pictures or work.parent / "pictures"
     train, unseen = PictureSet.open(folder / "train"), PictureSet.open(folder / "eval")
     model = AutoencoderDC(**CONFIG)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_PEAK_RATE, betas=(0.9, 0.98), weight_decay=1e-4)
-    state = {"model": model, "optimizer": optimizer}
-    for tick in timed_steps(work / "checkpoint.pt", state, seconds, "autoencoder"):
-        rng = np.random.default_rng([seed, tick.step])
-        chosen = np.sort(rng.integers(len(train.images), size=_BATCH))
-        batch = to_model(train.images[chosen])
-        if rng.random() < 0.5:
-            batch = batch.flip(-1)
-        loss = autoencoder_loss(model, batch, torch.Generator().manual_seed(seed * 1_000_003 + tick.step))
-        for group in optimizer.param_groups:
-            group["lr"] = one_cycle(tick.progress, _PEAK_RATE)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if tick.step % 20 == 0:
-            tick.note = f"loss {loss.item():.4f}"
-
+    _fit(model, model, train, work / "checkpoint.pt", seconds * _JOINT_SHARE, seed)
+    model.encoder.requires_grad_(False)
+    _fit(model, model.decoder, train, work / "decoder.pt", seconds * (1 - _JOINT_SHARE), seed + 1)
     model.eval()
     sample = np.linspace(0, len(train.images) - 1, _STATISTICS).astype(int)
     latents = encode(model, train.images[sample])
@@ -125,11 +108,34 @@ def train_autoencoder(
     return figures
 
 
+def _fit(
+    model: AutoencoderDC, trained: nn.Module, train: PictureSet, checkpoint: Path, seconds: float, seed: int
+) -> None:
+    """Trains one part of the model on random, sometimes mirrored pictures until the time is spent."""
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=_PEAK_RATE, betas=(0.9, 0.98), weight_decay=1e-4)
+    state = {"model": model, "optimizer": optimizer}
+    for tick in timed_steps(checkpoint, state, seconds, f"autoencoder {checkpoint.stem}"):
+        rng = np.random.default_rng([seed, tick.step])
+        chosen = np.sort(rng.integers(len(train.images), size=_BATCH))
+        batch = to_tensor(train.images[chosen])
+        if rng.random() < 0.5:
+            batch = batch.flip(-1)
+        loss = autoencoder_loss(model, batch, torch.Generator().manual_seed(seed * 1_000_003 + tick.step))
+        for group in optimizer.param_groups:
+            group["lr"] = one_cycle(tick.progress, _PEAK_RATE)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+        optimizer.step()
+        if tick.step % 20 == 0:
+            tick.note = f"loss {loss.item():.4f}"
+
+
 @torch.no_grad()
 def encode(model: AutoencoderDC, pictures: NDArray[np.uint8], batch: int = 64) -> Tensor:
     """Returns the raw latents [N, C, h, w] of uint8 pictures [N, H, W, 3], not yet scaled."""
     parts = [
-        model.encode(to_model(pictures[i : i + batch]), return_dict=False)[0]
+        model.encode(to_tensor(pictures[i : i + batch]), return_dict=False)[0]
         for i in range(0, len(pictures), batch)
     ]
     return torch.cat(parts)
@@ -140,7 +146,7 @@ def psnr(model: AutoencoderDC, pictures: NDArray[np.uint8], batch: int = 64) -> 
     """Returns the PSNR in dB of each reconstruction, [N], for uint8 pictures [N, H, W, 3]."""
     parts = []
     for i in range(0, len(pictures), batch):
-        truth = to_model(pictures[i : i + batch])
+        truth = to_tensor(pictures[i : i + batch])
         error = (model(truth, return_dict=False)[0].clamp(-1, 1) - truth) / 2
         parts.append(-10 * error.square().mean(dim=(1, 2, 3)).clamp_min(1e-10).log10())
     return torch.cat(parts)
@@ -175,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the latent autoencoder of the bundled pack.")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=900)
+    parser.add_argument("--seconds", type=float, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     print(train_autoencoder(given.work, given.out, given.seconds, given.seed))
