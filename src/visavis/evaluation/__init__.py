@@ -13,7 +13,8 @@ from visavis.evaluation.items import (
     SingleRoundItem,
     choose,
 )
-from visavis.evaluation.scorecard import Scorecard, number_at, scorecard_table
+from visavis.evaluation.labels import scorecard_table
+from visavis.evaluation.scorecard import Scorecard, number_at
 
 __all__ = [
     "EvaluateConfig",

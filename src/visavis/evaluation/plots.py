@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from visavis.evaluation.intervals import Figure
-from visavis.evaluation.scorecard import Scorecard, format_interval, format_number, is_share, label_of
+from visavis.evaluation.labels import format_interval, format_number, is_share, label_of
+from visavis.evaluation.scorecard import Scorecard
 from visavis.evaluation.style import ACCENT, CARD, INK, LINE, PAPER, SERIES, SOFT, hex_of, tint
 
 if TYPE_CHECKING:

@@ -12,14 +12,8 @@ from typing import Any
 from PIL import Image
 
 from visavis.evaluation.intervals import Figure
-from visavis.evaluation.scorecard import (
-    SECTIONS,
-    Scorecard,
-    format_interval,
-    format_number,
-    is_share,
-    label_of,
-)
+from visavis.evaluation.labels import format_interval, format_number, is_share, label_of
+from visavis.evaluation.scorecard import SECTIONS, Scorecard
 
 TILES = (
     "rounds.right_person_accuracy",

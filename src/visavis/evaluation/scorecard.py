@@ -7,14 +7,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from visavis.errors import VisavisError
 from visavis.evaluation.intervals import Figure
 from visavis.files import read_json, read_jsonl, write_json, write_jsonl
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 SECTIONS = ("reconstruction", "identity", "alignment", "rounds")
 REQUIRED = (
@@ -65,21 +62,6 @@ _FIRST = (
     "right_named_first",
 )
 """Figures in the order in which people read them; others follow by name (files are sorted by name)."""
-
-_LABELS = {
-    "identity.arcface_to_other": "ArcFace to other people",
-    "identity.margin": "margin over other people",
-    "identity.copy_paste": "copy-paste (1 a copy, -1 the target)",
-    "rounds.arcface_to_other": "ArcFace to the other person",
-    "rounds.margin": "margin over the other person",
-    "rounds.right_person_accuracy_undescribed": "right person, looks undescribed",
-    "rounds.right_person_accuracy_pixels": "right person, nearest in pixels",
-    "rounds.right_person_accuracy_tokens": "right person, nearest in tokens",
-    "rounds.right_person_accuracy_own_picture": "right person, own round-1 picture",
-    "rounds.image_ablation": "right person, other chat's picture",
-    "rounds.image_ablation_undescribed": "the same, looks undescribed",
-    "rounds.image_ablation_drop": "lost by the other chat's picture",
-}
 
 _ENDS = {"value": None, "low": 0, "high": 1, "n": None, "chance": None}
 
@@ -244,82 +226,6 @@ def iterate(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from (
                 (f"{section}.{name}.{part}", rows[name][part]) for part in sorted(rows[name], key=_rank)
             )
-
-
-def scorecard_table(scorecard: Scorecard, *, slices: bool = True) -> Table:
-    """Returns a rich table for the terminal: figure, 95 % interval, n and chance."""
-    from rich.table import Table
-
-    table = Table(title="Scorecard", title_justify="left", title_style="bold", header_style="dim", box=None)
-    table.add_column("figure")
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("n", justify="right")
-    table.add_column("chance", justify="right", style="dim")
-    last = ""
-    for path, figure in scorecard.figures().items():
-        section, _, name = path.partition(".")
-        if name.startswith("slices.") and not slices:
-            continue
-        if section != last:
-            table.add_row(f"[bold]{section}[/bold]", end_section=False)
-            last = section
-        style = "bold" if path in REQUIRED else ""
-        table.add_row(
-            f"  {label_of(path)}",
-            format_number(path, figure.value),
-            format_interval(path, figure),
-            str(figure.n),
-            "" if figure.chance is None else format_number(path, figure.chance),
-            style=style,
-        )
-    return table
-
-
-def format_number(path: str, value: float | None) -> str:
-    """Returns a number with the digits that suit its figure; shares are in percent."""
-    if value is None:
-        return "–"
-    if is_share(path):
-        return f"{100 * value:.1f} %"
-    name = path.split(".")[-1]
-    return f"{value:.2f}" if name.startswith(("psnr", "clip_score")) else f"{value:.3f}"
-
-
-def format_interval(path: str, figure: Figure) -> str:
-    """Returns "low to high", or a dash where there is no interval."""
-    if figure.ci95 is None:
-        return "–"
-    low, high = (format_number(path, end) for end in figure.ci95)
-    return f"{low.removesuffix(' %')} to {high}"
-
-
-def label_of(path: str) -> str:
-    """Returns the words for a figure's path, for tables and plots."""
-    if path in _LABELS:
-        return _LABELS[path]
-    words = path.split(".", 1)[1].replace("slices.", "· ").replace("_", " ")
-    for plain, proper in {
-        "psnr db": "PSNR (dB)",
-        "ssim": "SSIM",
-        "arcface": "ArcFace",
-        "clip": "CLIP",
-    }.items():
-        words = words.replace(plain, proper)
-    return words
-
-
-def is_share(path: str) -> bool:
-    """Whether a figure is a share of items, to be shown in percent."""
-    shares = (
-        "right_person",
-        "image_ablation",
-        "slices.",
-        "detection_rate",
-        "closer_than",
-        "caption_retrieval",
-    )
-    return path.split(".", 1)[-1].startswith(shares)
 
 
 def _plain(section: Mapping[str, Figure | Mapping[str, Figure]]) -> dict[str, Any]:
