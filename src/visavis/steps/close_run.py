@@ -8,21 +8,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from visavis.files import read_json, write_json
+from visavis.files import read_json, write_atomic, write_json
 from visavis.steps.contracts import RunContext
 from visavis.steps.framework import log
 from visavis.steps.run_files import (
     CHAT,
     FUNNEL,
+    FUNNEL_PLOT,
     REPORT,
     SCORECARD,
     STATUS,
     TIMINGS,
-    funnel_figure,
     funnel_of,
     read_manifests,
     timings_of,
 )
+
+_PICTURES = {
+    "Three rounds of talk": CHAT,
+    "People through the stages": "stages.png",
+    "Pictures and their reconstructions": "reconstruction.png",
+}
+"""What the report shows of the evaluation."""
 
 
 def close_run(recipe: str, context: str, succeeded: bool) -> None:
@@ -39,29 +46,49 @@ def close_run(recipe: str, context: str, succeeded: bool) -> None:
     write_json(folder / FUNNEL, funnel)
     write_json(folder / TIMINGS, timings)
     write_json(folder / STATUS, {"status": "succeeded" if succeeded else "failed", "run": run.run_name})
-    _collect(folder)
+    if funnel["clips"]:
+        from visavis.data.funnel import plot_funnel
+
+        plot_funnel(funnel["clips"], folder / FUNNEL_PLOT)
+    _collect(folder, funnel, timings)
     if not run.tracking_uri or not run.parent_run_id:
         return
     try:
-        _report(run, folder, json.loads(recipe), funnel, timings, succeeded)
+        _report(run, folder, json.loads(recipe), timings, succeeded)
     except Exception as error:  # the run is done; its tracker must not turn it into a failure
         log.warning("MLflow did not take the summary of the run (%s); it lies in %s", error, folder)
 
 
-def _collect(folder: Path) -> None:
-    """Copies the scorecard, the picture of a chat and the report out of the store, as far as they exist."""
+def _collect(folder: Path, funnel: dict[str, Any], timings: dict[str, Any]) -> None:
+    """Takes scorecard and picture of a chat out of the store, and writes the report of the whole run."""
     evaluation = read_manifests(folder).get("evaluate_model")
-    if evaluation is not None:
-        for name in (SCORECARD, CHAT, REPORT):
-            if (evaluation.folder / name).is_file():
-                shutil.copyfile(evaluation.folder / name, folder / name)
+    if evaluation is None:
+        return
+    for name in (SCORECARD, CHAT):
+        if (evaluation.folder / name).is_file():
+            shutil.copyfile(evaluation.folder / name, folder / name)
+    if (folder / SCORECARD).is_file():
+        _write_report(folder, evaluation.folder, funnel, timings)
+
+
+def _write_report(folder: Path, evaluation: Path, funnel: dict[str, Any], timings: dict[str, Any]) -> None:
+    from PIL import Image
+
+    from visavis.evaluation.report import write_report
+    from visavis.evaluation.scorecard import Scorecard
+
+    places = {words: evaluation / name for words, name in _PICTURES.items()}
+    places["From clips to chats"] = folder / FUNNEL_PLOT
+    pictures = {words: Image.open(path) for words, path in places.items() if path.is_file()}
+    scorecard = Scorecard.read(folder / SCORECARD)
+    page = write_report(f"visavis: {folder.name}", scorecard, pictures, funnel=funnel, timings=timings)
+    write_atomic(folder / REPORT, page)
 
 
 def _report(
     run: RunContext,
     folder: Path,
     recipe: Mapping[str, Any],
-    funnel: dict[str, Any],
     timings: dict[str, Any],
     succeeded: bool,
 ) -> None:
@@ -73,8 +100,7 @@ def _report(
     params = [Param(name, str(value)[:5_000]) for name, value in flatten(recipe).items()]
     for start in range(0, len(params), 100):
         client.log_batch(parent, params=params[start : start + 100])
-    client.log_figure(parent, funnel_figure(funnel), "funnel.png")
-    for name in (FUNNEL, TIMINGS, SCORECARD, CHAT, REPORT):
+    for name in (FUNNEL, FUNNEL_PLOT, TIMINGS, SCORECARD, CHAT, REPORT):
         if (folder / name).is_file():
             client.log_artifact(parent, str(folder / name))
     client.log_metric(parent, "seconds", timings["seconds"])

@@ -62,6 +62,7 @@ def test_a_run_leaves_its_files_and_its_mlflow_runs(recipe: Recipe, runs: Path) 
             {"step": "second", "in": 2, "kept": 2, "dropped": {}},
         ],
         "holds": True,
+        "clips": [],
     }
     assert states(latest) == {"first": "ran", "second": "ran"}
     assert read_json(latest / "status.json")["status"] == "succeeded"
