@@ -6,7 +6,7 @@ Everything is drawn once into memory maps under the working folder; a set that w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,12 @@ _LASTING = (
     "glasses_colour",
 )  # fmt: skip
 
+_SHAPE = (
+    "face_width", "forehead", "cheek_y", "jaw", "chin", "eye_y", "eye_spacing", "eye_width", "eye_height",
+    "eye_tilt", "iris", "lashes", "brow_height", "brow_width", "brow_tilt", "brow_arch", "brow_thickness",
+    "nose_length", "nose_width", "mouth_y", "mouth_width", "lip_thickness", "ear_size", "ear_y",
+)  # fmt: skip
+
 # An aligned face is kept with a rim around the 112 px that the recogniser sees, to be shifted later.
 KEPT, KEPT_SCALE, KEPT_RIM = 96, 0.75, 8.0
 
@@ -61,14 +67,12 @@ def look_alike(person: Person, other: Person) -> Person:
 
 def twin(person: Person, other: Person) -> Person:
     """Returns `person` with the shape of the face of `other`; all else stays, beard, lips and mole too."""
-    shape = {
-        field.name: getattr(other, field.name)
-        for field in fields(Person)
-        if isinstance(getattr(other, field.name), float)
-        and field.name not in _LASTING
-        and field.name not in ("facial_hair_shade", "mole_x", "mole_y")
-    }
-    return replace(person, **shape)
+    return replace(person, **{name: getattr(other, name) for name in _SHAPE})
+
+
+def shape_of(person: Person) -> NDArray[np.float32]:
+    """Returns the shape of a face as numbers [24]: lengths in face heights, angles in radians."""
+    return np.array([getattr(person, name) for name in _SHAPE], np.float32)
 
 
 @dataclass(frozen=True)
