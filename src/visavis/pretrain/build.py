@@ -1,10 +1,12 @@
 """Builds the bundled pack: trains what is missing, puts the parts together, writes card and manifest.
 
-Each part's trainer resumes from its checkpoint, and a part whose figures are there is not trained again.
+Each part's trainer resumes from its checkpoint, and a part whose figures are there is not trained again unless it is
+asked for by name; then what was built on it is trained anew too, for it would not fit any more.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +17,7 @@ from typing import Any
 from visavis.errors import VisavisError
 from visavis.files import atomic_dir, read_json, write_atomic
 from visavis.packs.manifest import Manifest, Part, write_manifest
+from visavis.pretrain.faces import SETTINGS as FACE_SETTINGS
 
 FIGURES = "figures.json"
 LARGEST_BYTES = 25 * 10**6
@@ -29,6 +32,9 @@ class PartPlan:
         command: Module and arguments that train it; `{work}` is the working folder.
         made: What it is and what it was trained on, for the card.
         figures: Key in `figures.json` -> (words, target); the target is None where there is none.
+        leaves: What its training leaves in the working folder and a new one must not find: checkpoints, and
+            what was computed with the part. Patterns of `Path.glob`.
+        needs: The parts that it is trained on.
         settings: What the loader must be told.
     """
 
@@ -36,10 +42,13 @@ class PartPlan:
     command: tuple[str, ...]
     made: str
     figures: dict[str, tuple[str, float | None]]
+    leaves: tuple[str, ...]
+    needs: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
 
 
 _PICTURES = ("--pictures", "{work}/pictures/train", "--unseen", "{work}/pictures/eval")
+_ENCODER = ("--encoder", "{work}/parts/image_encoder")
 PLANS: dict[str, PartPlan] = {
     "faces": PartPlan(
         "faces",
@@ -53,13 +62,15 @@ PLANS: dict[str, PartPlan] = {
                 None,
             ),
         },
-        {"name": "storybook", "det_size": [128, 128]},
+        ("faces/detector.pt", "faces/recogniser.pt"),
+        settings=FACE_SETTINGS,
     ),
     "segmenter": PartPlan(
         "segmenter",
         ("segmenter", "--work", "{work}/faces", "--out", "{work}/parts/segmenter", "--seconds", "480"),
         "`segment_anything` Sam, prompted with jittered face boxes",
         {"iou": ("mean IoU of head masks", 0.90)},
+        ("faces/segmenter.pt",),
     ),
     "image_encoder": PartPlan(
         "image_encoder",
@@ -69,15 +80,17 @@ PLANS: dict[str, PartPlan] = {
             "linear_read_out_scene_psnr_db": ("linear read-out of the 64 tokens, scenes, dB", 22.0),
             "linear_read_out_closeup_psnr_db": ("linear read-out of the 64 tokens, close-ups, dB", 22.0),
         },
+        ("encoder/*.pt", "pictures/*/tokens.npy"),
     ),
     "vae": PartPlan(
         "vae",
-        ("autoencoder", "--work", "{work}/vae", "--out", "{work}/parts/vae", "--seconds", "700"),
+        ("autoencoder", "--work", "{work}/vae", "--out", "{work}/parts/vae", "--seconds", "1000"),
         "diffusers AutoencoderDC, 64 px to 8 x 8 x 32",
         {
             "psnr_db_pair": ("round trip, pairs, dB", None),
             "psnr_db_closeup": ("round trip, close-ups, dB", None),
         },
+        ("vae/*.pt", "pictures/*/latents.npy"),
     ),
     "clip": PartPlan(
         "clip",
@@ -87,6 +100,7 @@ PLANS: dict[str, PartPlan] = {
             "recall_at_1_among_64_scenes": ("recall@1 among 64 scenes", 0.80),
             "recall_at_1_among_64_pairs": ("recall@1 among 64 pictures of two people", None),
         },
+        ("clip/*.pt",),
     ),
     "text_to_image": PartPlan(
         "text_to_image",
@@ -96,10 +110,12 @@ PLANS: dict[str, PartPlan] = {
             "clean_latent_mse": ("mean squared error of the clean latent (unit variance)", None),
             "round_trip_psnr_db": ("64 tokens through the DiT after 600 steps on pictures, scenes, dB", 23.0),
         },
+        ("text_to_image/*.pt",),
+        needs=("clip", "vae"),
     ),
     "mllm": PartPlan(
         "mllm",
-        ("mllm", "--work", "{work}/mllm", "--out", "{work}/parts/mllm", *_PICTURES),
+        ("mllm", "--work", "{work}/mllm", "--out", "{work}/parts/mllm", *_ENCODER, *_PICTURES),
         "transformers LLaMA with connectors: text-to-image, describing, places, who is who by name, crops",
         {
             "text_words": ("words right: who has what, five people, text alone", None),
@@ -109,6 +125,8 @@ PLANS: dict[str, PartPlan] = {
             "name_right_person": ("crop by name is nearer to the right person (chance 0.5)", 0.9),
             "paint_mse": ("text-to-image: mean squared error of image tokens", None),
         },
+        ("mllm/*.pt",),
+        needs=("image_encoder",),
     ),
 }
 
@@ -121,7 +139,8 @@ def build(
     Args:
         work: Folder for pictures, checkpoints and finished parts; a killed build goes on there.
         root: Folder of the pack.
-        parts: Parts to train; None: all that are missing.
+        parts: Finished parts to train anew, with those that need them. Missing parts are trained in any case,
+            so a build that was killed goes on without naming any.
         say: Receives one line for each thing that begins.
 
     Raises:
@@ -134,12 +153,34 @@ def build(
         if not (work / "pictures" / name / "set.json").is_file():
             count = "9000" if name == "train" else "900"
             _run("pictures", ("--out", f"{work}/pictures/{name}", "--count", count, "--seed", seed), say)
-    for name, plan in PLANS.items():
-        done = (work / "parts" / plan.folder / FIGURES).is_file()
-        if not done if parts is None else name in parts:
+    _withdraw(work, parts or ())
+    for plan in PLANS.values():
+        if not (work / "parts" / plan.folder / FIGURES).is_file():
             module, *arguments = plan.command
             _run(module, [argument.format(work=work) for argument in arguments], say)
     return assemble(work / "parts", root)
+
+
+def _withdraw(work: Path, parts: Sequence[str]) -> None:
+    """Moves finished parts, and finished parts that need them, to `work/replaced` and drops their checkpoints.
+
+    A part that is not finished is left alone: it is being trained, and goes on.
+    """
+    chosen: set[str] = set()
+    for name, plan in PLANS.items():
+        finished = (work / "parts" / plan.folder / FIGURES).is_file()
+        if (name in parts and finished) or not chosen.isdisjoint(plan.needs):
+            chosen.add(name)
+    for name in chosen:
+        plan = PLANS[name]
+        for pattern in plan.leaves:
+            for path in work.glob(pattern):
+                path.unlink()
+        if (old := work / "parts" / plan.folder).exists():
+            kept = work / "replaced" / plan.folder
+            shutil.rmtree(kept, ignore_errors=True)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            old.replace(kept)
 
 
 def _run(module: str, arguments: Sequence[str], say: Callable[[str], None]) -> None:
@@ -205,8 +246,9 @@ def _card(figures: dict[str, dict[str, float]], sizes: dict[str, int]) -> str:
     lines += ["", "| part | figure | measured | target |", "| --- | --- | ---: | ---: |"]
     for name, plan in PLANS.items():
         for key, (words, target) in plan.figures.items():
-            if key in figures[name]:
-                value = figures[name][key]
-                verdict = "" if target is None else f"{target:g}" + ("" if value >= target else " (missed)")
-                lines.append(f"| {name} | {words} | {value:.3f} | {verdict} |")
+            value = figures[name].get(key)
+            measured = "not measured" if value is None else f"{value:.3f}"
+            missed = "" if value is None or target is None or value >= target else " (missed)"
+            wanted = "" if target is None else f"{target:g}{missed}"
+            lines.append(f"| {name} | {words} | {measured} | {wanted} |")
     return "\n".join([*lines, "", "Licence of all parts: MIT.", ""])

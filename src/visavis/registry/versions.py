@@ -7,6 +7,7 @@ is `previous`, so that going back is one call.
 from __future__ import annotations
 
 import importlib.metadata
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,7 @@ def _logged(
     metrics: Mapping[str, float],
 ) -> str:
     import mlflow
+    from mlflow.entities import Metric
     from mlflow.models import Model
 
     mlflow.set_tracking_uri(tracking_uri)
@@ -130,9 +132,10 @@ def _logged(
         artifacts={_ARTIFACT: str(model_dir.resolve())},
         pip_requirements=_requirements(),
     )
-    if run_id is not None:
-        for key, value in metrics.items():
-            client.log_metric(run_id, key, value, model_id=info.model_id)
+    if run_id is not None and metrics:
+        now = int(time.time() * 1000)
+        rows = [Metric(key, value, now, 0, model_id=info.model_id) for key, value in metrics.items()]
+        client.log_batch(run_id, metrics=rows)
     return str(info.registered_model_version)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def _report(
     timings: dict[str, Any],
     succeeded: bool,
 ) -> None:
-    from mlflow.entities import Param
+    from mlflow.entities import Metric, Param
 
     from visavis.tracking import client_for, flatten
 
@@ -103,13 +104,13 @@ def _report(
     for name in (FUNNEL, FUNNEL_PLOT, TIMINGS, SCORECARD, CHAT, REPORT):
         if (folder / name).is_file():
             client.log_artifact(parent, str(folder / name))
-    client.log_metric(parent, "seconds", timings["seconds"])
-    client.log_metric(parent, "peak_rss_mb", timings["peak_rss_mb"])
+    figures = {"seconds": timings["seconds"], "peak_rss_mb": timings["peak_rss_mb"]}
     if (folder / SCORECARD).is_file():
         from visavis.evaluation.scorecard import Scorecard
 
-        for name, value in Scorecard.from_dict(read_json(folder / SCORECARD)).metrics().items():
-            client.log_metric(parent, name, value)
+        figures |= Scorecard.read(folder / SCORECARD).metrics()
+    now = int(time.time() * 1000)
+    client.log_batch(parent, metrics=[Metric(name, value, now, 0) for name, value in figures.items()])
     _note_reused(client, run, timings)
     client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")
 

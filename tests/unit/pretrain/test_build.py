@@ -1,0 +1,127 @@
+"""Building a pack: what is trained, in which order, and what the card says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from visavis.errors import VisavisError
+from visavis.files import read_json, write_atomic, write_json
+from visavis.packs import load_pack
+from visavis.pretrain import build as builder
+from visavis.pretrain.build import FIGURES, PLANS, assemble, build
+
+MODULES = {plan.command[0]: name for name, plan in PLANS.items()}
+
+
+def finish(parts: Path, name: str, mark: str = "") -> None:
+    folder = parts / PLANS[name].folder
+    write_atomic(folder / "deep" / "model.safetensors", f"weights of {name}{mark}".encode())
+    write_json(folder / FIGURES, {key: target or 0.5 for key, (_, target) in PLANS[name].figures.items()})
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Stands in for the trainers; holds the modules that were run."""
+    ran: list[str] = []
+
+    def run(module: str, arguments: Sequence[str], say: Callable[[str], None]) -> None:
+        assert not any("{" in argument for argument in arguments)
+        ran.append(module)
+        if module == "pictures":
+            write_json(Path(arguments[1]) / "set.json", {})
+        else:
+            finish(tmp_path / "work" / "parts", MODULES[module], " anew")
+
+    monkeypatch.setattr(builder, "_run", run)
+    return ran
+
+
+def test_a_build_from_nothing_trains_all_in_order_and_only_once(tmp_path: Path, trained: list[str]) -> None:
+    manifest = build(tmp_path / "work", tmp_path / "pack")
+    expected = ["faces", "segmenter", "encoder", "autoencoder", "clip", "text_to_image", "mllm"]
+    assert trained == ["pictures", "pictures", *expected]
+    assert list(manifest.parts) == list(PLANS)
+    pack = load_pack(tmp_path / "pack")
+    pack.verify()
+    assert pack.settings("faces")["name"] == "storybook"
+    trained.clear()
+    build(tmp_path / "work", tmp_path / "pack")
+    assert trained == []
+
+
+def test_a_part_trained_anew_begins_afresh_and_so_does_what_needs_it(
+    tmp_path: Path, trained: list[str]
+) -> None:
+    work = tmp_path / "work"
+    build(work, tmp_path / "pack")
+    stale = [
+        work / "encoder" / "checkpoint.pt",
+        work / "pictures" / "train" / "tokens.npy",
+        work / "mllm" / "checkpoint.pt",
+    ]
+    kept = [work / "clip" / "checkpoint.pt", work / "pictures" / "train" / "latents.npy"]
+    for path in (*stale, *kept):
+        write_atomic(path, b"")
+    trained.clear()
+    build(work, tmp_path / "pack", ["image_encoder"])
+    assert trained == ["encoder", "mllm"]
+    assert not any(path.exists() for path in stale) and all(path.exists() for path in kept)
+    assert (work / "replaced" / "mllm" / FIGURES).is_file()
+
+
+def test_a_part_in_training_is_resumed(tmp_path: Path, trained: list[str]) -> None:
+    work = tmp_path / "work"
+    write_atomic(work / "clip" / "checkpoint.pt", b"")
+    build(work, tmp_path / "pack", ["clip"])
+    assert (work / "clip" / "checkpoint.pt").exists()
+
+
+def test_needed_parts_come_first() -> None:
+    names = list(PLANS)
+    assert all(names.index(need) < names.index(name) for name, plan in PLANS.items() for need in plan.needs)
+
+
+def test_an_unknown_part_is_refused(tmp_path: Path, trained: list[str]) -> None:
+    with pytest.raises(VisavisError, match="part 'klip' does not exist"):
+        build(tmp_path / "work", tmp_path / "pack", ["klip"])
+    assert trained == []
+
+
+def test_a_trainer_that_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(VisavisError, match="nonsense ended with code 1"):
+        builder._run("nonsense", (), lambda line: None)
+
+
+def test_the_card_names_every_figure_and_what_was_missed(tmp_path: Path) -> None:
+    for name in PLANS:
+        finish(tmp_path / "parts", name)
+    write_json(tmp_path / "parts" / "segmenter" / FIGURES, {"iou": 0.86})
+    figures = read_json(tmp_path / "parts" / "text_to_image" / FIGURES)
+    write_json(
+        tmp_path / "parts" / "text_to_image" / FIGURES, {"clean_latent_mse": figures["clean_latent_mse"]}
+    )
+    assemble(tmp_path / "parts", tmp_path / "pack")
+    card = (tmp_path / "pack" / "card.md").read_text()
+    assert "| segmenter | mean IoU of head masks | 0.860 | 0.9 (missed) |" in card
+    assert "| faces | ArcFace verification AUC | 0.990 | 0.99 |" in card
+    assert "scenes, dB | not measured | 23 |" in card
+    assert all(words in card for plan in PLANS.values() for words, _ in plan.figures.values())
+    assert not list((tmp_path / "pack").rglob(FIGURES))
+
+
+def test_a_pack_that_cannot_be_put_together_leaves_the_old_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in PLANS:
+        finish(tmp_path / "parts", name)
+    assemble(tmp_path / "parts", tmp_path / "pack")
+    monkeypatch.setattr(builder, "LARGEST_BYTES", 10)
+    with pytest.raises(VisavisError, match="MB, at most"):
+        assemble(tmp_path / "parts", tmp_path / "pack")
+    (tmp_path / "parts" / "vae" / FIGURES).unlink()
+    with pytest.raises(VisavisError, match=r"part vae has no figures\.json"):
+        assemble(tmp_path / "parts", tmp_path / "pack")
+    load_pack(tmp_path / "pack").verify()
