@@ -1,6 +1,6 @@
 """Renders a collection of clips as it might come from the wild, with the truth about it kept aside.
 
-clips.jsonl        the public manifest: id, file, uri, licence, consent
+clips.jsonl        the public manifest: id, file, uri, licence, consent, recording
 clips/000000.mp4   the clips, some of them unusable
 pictures/*.png     natural pictures: empty scenes and single people
 truth/             captions, boxes, landmarks, masks and person ids; only for scoring
@@ -27,7 +27,7 @@ from visavis.files import read_json, sha256_bytes, sha256_file, write_atomic, wr
 from visavis.storybook.captions import caption, clothes, looks
 from visavis.storybook.draw import Picture, render
 from visavis.storybook.people import sample_person
-from visavis.storybook.plan import SHARES, ClipScript, person_of, plan_clips
+from visavis.storybook.plan import SHARES, ClipScript, person_of, plan_clips, recordings
 from visavis.storybook.shots import Scene, interpolate, move, sample_scene
 
 CLIP_WIDTH, CLIP_HEIGHT, CLIP_FPS = 192, 128, 24
@@ -114,8 +114,9 @@ def render_clips(
             "uri": f"storybook://{seed}/{row['file']}",
             "licence": LICENCE,
             "consent": True,
+            "recording": recording,
         }
-        for row in clips
+        for row, recording in zip(clips, recordings(scripts), strict=True)
     ]
     write_jsonl(out / "clips.jsonl", public)
     names = ("clips.jsonl", "truth/clips.jsonl", "truth/pictures.jsonl", "truth/people.jsonl")

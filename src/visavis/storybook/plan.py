@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,6 +95,24 @@ def plan_clips(count: int, seed: int, shares: dict[str, float] | None = None) ->
         else:
             scripts.append(ClipScript(seed, index, kind, circles.meet(_PEOPLE_IN[kind])))
     return tuple(scripts)
+
+
+def recordings(scripts: Sequence[ClipScript]) -> tuple[str, ...]:
+    """Returns the name of the recording that each clip was cut from.
+
+    Clips that share a person, also through other clips, come from one recording; nobody is in two of them.
+    """
+    home: dict[int, int] = {}
+    first: list[int] = []
+    for script in scripts:
+        met = sorted({home[person] for person in script.people if person in home})
+        recording = met[0] if met else script.index
+        if len(met) > 1:
+            home = {person: recording if number in met else number for person, number in home.items()}
+            first = [recording if number in met else number for number in first]
+        home.update(dict.fromkeys(script.people, recording))
+        first.append(recording)
+    return tuple(f"{script.seed}-{number:06d}" for script, number in zip(scripts, first, strict=True))
 
 
 class _Circles:

@@ -21,6 +21,7 @@ from visavis.data.naming import names_in
 from visavis.data.shards import read_index, read_samples
 from visavis.errors import VisavisError
 from visavis.files import read_json, read_jsonl, sha256_bytes, sha256_file
+from visavis.storybook.plan import plan_clips, recordings
 
 
 class RandomFaces(DiscFaces):
@@ -285,6 +286,34 @@ def test_clips_of_one_recording_stay_together_even_if_faces_say_nothing() -> Non
     who = find_identities(pairs, [], ConversationConfig(same_person=0.5))
     assert leaked(pairs, who.split) == 0
     assert {"train", "val", "test"} == set(who.split.values())
+
+
+def storybook_pairs(count: int, alike: float) -> list[dict]:
+    """The pairs of a planned collection; the faces of strangers are the more alike, the higher `alike` is."""
+    scripts = plan_clips(count, seed=3)
+    rng = np.random.default_rng(0)
+    common = alike * rng.normal(size=64)
+    faces: dict[int, np.ndarray] = {}
+    pairs = []
+    for script, recording in zip(scripts, recordings(scripts), strict=True):
+        rows = []
+        for person in script.people:
+            vector = faces.setdefault(person, common + rng.normal(size=64)) + 0.4 * rng.normal(size=64)
+            rows.append({"embedding": (vector / np.linalg.norm(vector)).tolist(), "truth": person})
+        if script.kind in ("pair", "far"):
+            pairs.append({"clip_id": f"c{script.index}", "people": rows, "recording": recording})
+    return pairs
+
+
+@pytest.mark.parametrize("alike", [0.0, 3.0])
+def test_by_truth_nobody_of_600_rendered_clips_is_in_two_splits(alike: float) -> None:
+    pairs, config = storybook_pairs(600, alike), ConversationConfig()
+    who = find_identities(pairs, [], config)
+    assert leaked(pairs, who.split) == 0
+    found = list(who.split.values())
+    assert found.count(None) <= config.max_lost * len(found)
+    for name, share in config.shares.model_dump().items():
+        assert found.count(name) / len(found) == pytest.approx(share, abs=0.05), name
 
 
 def test_nothing_in_nothing_out(tmp_path: Path) -> None:

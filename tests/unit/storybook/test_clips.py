@@ -10,7 +10,7 @@ import pytest
 from visavis.errors import VisavisError
 from visavis.files import read_jsonl, sha256_file
 from visavis.storybook.clips import mask_to_runs, render_clips, runs_to_mask
-from visavis.storybook.plan import SHARES, plan_clips
+from visavis.storybook.plan import SHARES, ClipScript, plan_clips, recordings
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,25 @@ def test_people_meet_in_small_circles():
     assert max(len(circle) for circle in circles) < 0.05 * len(uses)
 
 
+def test_nobody_is_in_two_recordings_and_none_is_large():
+    scripts = plan_clips(600, 2)
+    names = recordings(scripts)
+    homes: dict[int, set[str]] = {}
+    for script, name in zip(scripts, names, strict=True):
+        for person in script.people:
+            homes.setdefault(person, set()).add(name)
+    assert all(len(found) == 1 for found in homes.values())
+    sizes = Counter(names)
+    assert max(sizes.values()) <= 12 and len(sizes) > 200
+
+
+def test_a_clip_that_joins_two_circles_makes_them_one_recording():
+    people = [(1, 2), (3, 4), (), (2, 5), (5, 3), (6,)]
+    scripts = [ClipScript(9, index, "pair", who) for index, who in enumerate(people)]
+    names = recordings(scripts)
+    assert names == ("9-000000", "9-000000", "9-000002", "9-000000", "9-000000", "9-000005")
+
+
 @pytest.mark.parametrize(
     ("shares", "message"),
     [
@@ -87,7 +106,7 @@ def test_the_public_manifest_tells_nothing_of_the_truth(collection):
     rows = read_jsonl(out / "clips.jsonl")
     assert len(rows) == 16
     for row in rows:
-        assert set(row) == {"id", "file", "uri", "licence", "consent"}
+        assert set(row) == {"id", "file", "uri", "licence", "consent", "recording"}
         assert row["id"] == sha256_file(out / row["file"])
     assert len(list((out / "pictures").glob("*.png"))) == 4
 
