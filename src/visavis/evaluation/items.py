@@ -7,12 +7,14 @@ knows it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from visavis.data.split import Groups
 
 Picture = NDArray[np.uint8]
 T = TypeVar("T")
@@ -55,7 +57,7 @@ class RoundItem:
         described: Whether the caption of round 1 describes the looks of the person asked for.
         asked_side: Where that person stands in the picture of round 1.
         left_first: Whether the caption names the left person first.
-        cluster_id: Group of chats that share people; the chat itself by default.
+        cluster_id: Group of chats that share people, see `clusters_of`; the chat itself by default.
         side_told: Whether the caption says where the person asked for stands; None if unknown.
         other_described: Whether the caption describes the other person's looks; None if unknown.
         history: Whose picture the chat holds in round 1: the given true one, or the model's own.
@@ -121,6 +123,20 @@ class ReconstructionItem:
     after: Picture
     before: Picture | None = None
     cluster_id: str | None = None
+
+
+def clusters_of(shared: Sequence[Sequence[Hashable]]) -> list[str]:
+    """Returns the name of each item's cluster: items that share anything, also through others, are in one.
+
+    Args:
+        shared: What is in each item and may be in another too: people, or the clip it was cut from.
+    """
+    groups = Groups(len(shared))
+    owner: dict[Hashable, int] = {}
+    for index, names in enumerate(shared):
+        for name in names:
+            groups.join(owner.setdefault(name, index), index)
+    return [f"group-{groups.root(index)}" for index in range(len(shared))]
 
 
 def choose(items: Sequence[T], maximum: int, *, seed: int, key: Callable[[T], str]) -> list[T]:

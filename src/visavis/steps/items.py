@@ -11,7 +11,14 @@ import torch
 from visavis.chat.model import ChatModel, Picture, decode_latents
 from visavis.data.tokens import TokenStore
 from visavis.evaluation.config import EvaluateConfig
-from visavis.evaluation.items import FirstRoundItem, ReconstructionItem, RoundItem, SingleRoundItem, choose
+from visavis.evaluation.items import (
+    FirstRoundItem,
+    ReconstructionItem,
+    RoundItem,
+    SingleRoundItem,
+    choose,
+    clusters_of,
+)
 from visavis.models.detokenizer import Detokenizer
 from visavis.models.mllm import Mllm
 from visavis.training.detokenizer import fit_tokens, predicted_tokens
@@ -71,11 +78,12 @@ def single_round_items(
 def round_items(
     store: TokenStore, samples: list[dict[str, Any]], painted: Painted
 ) -> tuple[list[RoundItem], list[FirstRoundItem]]:
-    """Returns the close-ups of rounds 2 and 3, and the pictures of round 1."""
+    """Returns the close-ups of rounds 2 and 3, and the pictures of round 1; chats that share people are a cluster."""
     closeups, firsts = [], []
-    for sample, pictures, tokens in zip(samples, painted.pictures, painted.tokens, strict=True):
+    clusters = clusters_of([sample["people"] for sample in samples])
+    made = zip(samples, painted.pictures, painted.tokens, clusters, strict=True)
+    for sample, pictures, tokens, cluster in made:
         rows, tags = sample["rows"], sample["tags"]
-        cluster = "+".join(sorted(sample["people"]))
         firsts.append(
             FirstRoundItem(sample["id"], sample["caption"], pictures[0], store.pictures[rows[0]], cluster)
         )
@@ -125,16 +133,17 @@ def reconstruction_items(
     config: EvaluateConfig,
 ) -> list[ReconstructionItem]:
     """Sends test pictures through encoder and detokenizer, before and after tuning on people."""
-    uses: dict[int, tuple[_Kind, str]] = {}
+    uses: dict[int, tuple[_Kind, list[str]]] = {}
     for sample in store.select(_KINDS, "test"):
         for number, row in enumerate(sample["rows"]):
             is_face = (sample["set"] == "rounds" and number) or (
                 sample["set"] in ("inpaint", "pair") and not number
             )
-            uses.setdefault(
-                row, ("face" if is_face else _KINDS[sample["set"]], sample["clip_id"] or sample["id"])
-            )
+            kind = "face" if is_face else _KINDS[sample["set"]]
+            _, shared = uses.setdefault(row, (kind, [sample["clip_id"] or sample["id"]]))
+            shared += sample["people"]
     rows = choose(sorted(uses), config.max_reconstruction, seed=config.seed, key=str)
+    clusters = clusters_of([uses[row][1] for row in rows])
     painted: dict[str, list[Picture]] = {"before": [], "after": []}
     for start in range(0, len(rows), _PAINT_BATCH):
         part = rows[start : start + _PAINT_BATCH]
@@ -149,7 +158,7 @@ def reconstruction_items(
             store.pictures[row],
             painted["after"][i],
             painted["before"][i],
-            uses[row][1],
+            clusters[i],
         )
         for i, row in enumerate(rows)
     ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from visavis.evaluation.config import EvaluateConfig
-from visavis.evaluation.items import RoundItem
+from visavis.evaluation.items import RoundItem, clusters_of
 from visavis.evaluation.rounds import score_rounds, slices_of, summarise_rounds, summarise_slices
 
 from .conftest import COLOURS, FakeFaces, paint, person
@@ -53,6 +53,26 @@ def test_a_model_that_binds_names_is_right_in_every_slice(faces: FakeFaces) -> N
     assert figures["margin"].ci95[0] > 0
     assert figures["right_person_accuracy_pixels"].value == 1
     assert all(figure.value == 1 for figure in summarise_slices(scores).values())
+
+
+def test_items_that_share_anything_also_through_others_are_one_cluster() -> None:
+    shared = [["ann", "bob"], ["cleo", "dan"], ["bob", "eve"], [], ["dan"], ["fay", "eve"], []]
+    clusters = clusters_of(shared)
+    groups = [{i for i, name in enumerate(clusters) if name == one} for one in dict.fromkeys(clusters)]
+    assert groups == [{0, 2, 5}, {1, 4}, {3}, {6}]
+
+
+def test_chats_that_share_people_widen_the_interval(faces: FakeFaces) -> None:
+    luck = np.random.default_rng(1).random(20) < 0.5
+    items = chats(40, lambda chat, *_: luck[chat // 2])
+    pairs = [[f"person-{int(item.chat_id[-3:]) // 2}"] for item in items]
+    linked = [replace(item, cluster_id=name) for item, name in zip(items, clusters_of(pairs), strict=True)]
+    alone, together = (
+        summarise_rounds(score_rounds(rows, faces, CONFIG), [], CONFIG)["right_person_accuracy"]
+        for rows in (items, linked)
+    )
+    assert (alone.value, alone.clusters, together.clusters) == (together.value, 40, 20)
+    assert together.ci95[1] - together.ci95[0] > 1.2 * (alone.ci95[1] - alone.ci95[0])
 
 
 def test_a_model_that_paints_the_first_named_person_is_found_out_by_the_slices(faces: FakeFaces) -> None:
