@@ -23,13 +23,15 @@ from visavis.files import write_json
 from visavis.models.image_encoder import ImageEncoder, pool_tokens
 from visavis.models.mllm import IGNORED, Mllm, MllmBatch, MllmConfig
 from visavis.models.pixels import to_tensor
-from visavis.pretrain.pictures import PictureSet
+from visavis.pretrain.geometry import initialise_locally
+from visavis.pretrain.pictures import PictureSet, Row
 from visavis.pretrain.skills import (
     CROP,
     DESCRIBE,
     GENERATE,
     HAS,
     OPENINGS,
+    PHOTO,
     PLACE,
     SIDES,
     WHERE,
@@ -46,9 +48,17 @@ from visavis.training.engine import train
 
 IMAGE_TOKENS = 64
 CROP_WEIGHT = 2.0
-LLM = {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 6, "num_attention_heads": 4}
-MIX = {"text": 0.08, "paint": 0.25, "describe": 0.06, "place": 0.02, "who": 0.21, "crop": 0.12, "name": 0.26}
-_NO_NAMES = {"text": 0.12, "paint": 0.22, "describe": 0.10, "place": 0.02, "who": 0.34, "crop": 0.20}
+LLM = {
+    "hidden_size": 128,
+    "intermediate_size": 352,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    # transformers' 0.02 suits widths of thousands; at 128 it keeps every layer near zero for long.
+    "initializer_range": 0.07,
+}
+MIX = {"text": 0.06, "paint": 0.20, "describe": 0.14, "place": 0.02, "who": 0.16, "crop": 0.14, "name": 0.28}
+_NO_NAMES = {"text": 0.10, "paint": 0.18, "describe": 0.14, "place": 0.02, "who": 0.26, "crop": 0.30}
+_CHUNKS = 2
 _PEOPLE_IN_TEXT = 5
 _EXTRA_WORDS = """
     a an the and or of in on at is are with to it its he she they them who what where does have has else hair
@@ -79,6 +89,7 @@ def all_texts() -> list[str]:
         DESCRIBE,
         GENERATE,
         HAS,
+        PHOTO,
         PLACE,
         WHERE,
         _EXTRA_WORDS,
@@ -107,10 +118,7 @@ def open_world(encoder: ImageEncoder, root: Path) -> World:
     tokens = encode_set(encoder, pictures, root / "tokens.npy")
     pairs, singles, scenes = [], [], []
     for number, row in enumerate(pictures.rows):
-        people = tuple(
-            Member(tuple(p["looks"]), p["side"] or "", -1 if p["closeup"] is None else p["closeup"])
-            for p in row["people"]
-        )
+        people = tuple(_member(pictures.rows, p) for p in row["people"])
         cast = Cast(number, people, row["place"])
         if row["kind"] in ("closeup", "portrait") or row["layout"] in ("portrait", "one"):
             singles.append(cast)
@@ -123,6 +131,23 @@ def open_world(encoder: ImageEncoder, root: Path) -> World:
         if row["kind"] in ("scene", "moved") and len(people) < 3:
             scenes.append(cast)
     return World(tokens, pairs, singles, scenes)
+
+
+def _member(rows: list[Row], person: dict[str, Any]) -> Member:
+    face = -1 if person["closeup"] is None else person["closeup"]
+    # A pair's close-up is followed by the square around the same person.
+    has_portrait = 0 <= face < len(rows) - 1 and rows[face + 1]["kind"] == "portrait"
+    return Member(tuple(person["looks"]), person["side"] or "", face, face + 1 if has_portrait else -1)
+
+
+def mean_boxes(pictures: PictureSet) -> dict[str, tuple[float, float, float, float]]:
+    """Returns the mean face box in px of people on the left and on the right of pairs."""
+    boxes: dict[str, list[list[float]]] = {"left": [], "right": []}
+    for row in pictures.rows:
+        if row["kind"] == "scene" and row["layout"] == "pair":
+            for person in row["people"]:
+                boxes[person["side"]].append(person["box"])
+    return {side: tuple(np.mean(found, axis=0).tolist()) for side, found in boxes.items()}
 
 
 def draw(world: World, skill: str, rng: np.random.Generator) -> Sample:
@@ -179,7 +204,10 @@ def measure(model: Mllm, world: World, template: Template, count: int = 96) -> d
 def _image_figures(
     skill: str, predicted: np.ndarray, samples: list[Sample], world: World
 ) -> dict[str, float]:
-    faces = {member.face: cast for cast in world.pairs for member in cast.people}
+    others: dict[int, int] = {}
+    for cast in world.pairs:
+        for member, other in (cast.people, cast.people[::-1]):
+            others |= {member.face: other.face, member.portrait: other.portrait}
     errors, right, position = [], [], 0
     for sample in samples:
         wanted = [row for turn in sample.turns if turn["role"] == "assistant" for row in _images(turn)]
@@ -188,11 +216,8 @@ def _image_figures(
             error = float(np.square(predicted[position] - world.tokens[row].astype(np.float32)).mean())
             errors.append(error)
             if skill != "paint":
-                other = next(m.face for m in faces[row].people if m.face != row)
-                right.append(
-                    error
-                    < float(np.square(predicted[position] - world.tokens[other].astype(np.float32)).mean())
-                )
+                other = world.tokens[others[row]].astype(np.float32)
+                right.append(error < float(np.square(predicted[position] - other).mean()))
             position += 1
     figures = {f"{skill}_mse": float(np.mean(errors))}
     if right:
@@ -255,6 +280,8 @@ def train_mllm(
     template = Template(tokenizer, IMAGE_TOKENS)
     world, fresh = open_world(encoder, pictures), open_world(encoder, unseen)
     model = build_model(tokenizer, world.tokens.shape[2])
+    telling = {i for text in (*SIDES, *NAMES, *LOOKS_VOCABULARY) for i in template.ids(text)}
+    initialise_locally(model, template.queries, sorted(telling), mean_boxes(PictureSet.open(pictures)))
 
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         mix = {"text": 1.0} if step < text_steps else _NO_NAMES if step < name_steps else MIX
@@ -262,12 +289,22 @@ def train_mllm(
         samples = [
             draw(world, str(skill), rng) for skill in rng.choice(list(mix), config.batch_size, p=shares)
         ]
-        loss = model.loss(make_batch(samples, world, template))
-        return loss.total, {"text_loss": float(loss.text), "image_loss": float(loss.image)}
+        # Samples of like length share a forward pass, for padding costs as much as words.
+        samples.sort(key=lambda sample: (len(sample.pictures), len(sample.turns)))
+        size = -(-len(samples) // _CHUNKS)
+        losses = [
+            model.loss(make_batch(samples[start : start + size], world, template))
+            for start in range(0, len(samples), size)
+        ]
+        total = torch.stack([loss.total for loss in losses]).mean()
+        text, image = (
+            float(np.mean([float(getattr(loss, name)) for loss in losses])) for name in ("text", "image")
+        )
+        return total, {"text_loss": text, "image_loss": image}
 
     def report(metrics: dict[str, float], step: int) -> None:
         line = {name: round(value, 4) for name, value in metrics.items()}
-        if step % 250 == 0:
+        if step % 500 == 0:
             line |= {name: round(value, 3) for name, value in measure(model, fresh, template).items()}
         log(f"{step} {line}")
 

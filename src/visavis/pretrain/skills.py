@@ -17,6 +17,7 @@ SIDES = ("left", "right")
 DESCRIBE = "Describe this person."
 WHERE = "Where is this?"
 CROP = "Show the face of {target}."
+PHOTO = "Show a photo of {target}."
 HAS = "What has {who}?"
 PLACE = "Where is {who}?"
 _QUESTIONS: dict[str, tuple[str, ...]] = {
@@ -38,11 +39,13 @@ class Member:
         looks: Phrases, the most telling first ("a crown", "long red hair", "round glasses").
         side: `left` or `right` in a picture of two, empty otherwise.
         face: Row of the masked close-up in the picture set.
+        portrait: Row of the square cut out around the person.
     """
 
     looks: tuple[str, ...]
     side: str = ""
     face: int = -1
+    portrait: int = -1
 
     @property
     def hair(self) -> str:
@@ -130,7 +133,8 @@ def picture_sample(
 ) -> Sample:
     """Builds one sample of a skill for a picture of two people (paint, describe and place: of any number).
 
-    `who` asks in words; `crop` also wants both faces, by side or by looks, `name` both faces by name.
+    `who` asks in words; `crop` also wants both people, by side or by looks, `name` both by name: the masked face, or
+    the square around the person.
 
     Args:
         skill: One of `SKILLS` but `text`.
@@ -158,8 +162,10 @@ def picture_sample(
             "side": f"the person on the {member.side}",
             "look": f"the person with {_phrases(member, others, rng, 1)[0]}",
         }[kind]
-        turns += [user(CROP.format(target=target)), assistant(len(pictures))]
-        pictures.append(member.face)
+        masked = member.portrait < 0 or rng.random() < 0.5
+        request = CROP if masked else PHOTO
+        turns += [user(request.format(target=target)), assistant(len(pictures))]
+        pictures.append(member.face if masked else member.portrait)
         weights.append(crop_weight)
     lead = [{"type": "image", "image": 0}]
     if skill != "crop":
