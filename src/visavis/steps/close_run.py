@@ -11,15 +11,18 @@ from typing import Any
 
 from visavis.files import read_json, write_atomic, write_json
 from visavis.steps.contracts import RunContext
-from visavis.steps.framework import log
+from visavis.steps.framework import RECORD_SUFFIX, Manifest, log
 from visavis.steps.run_files import (
     CHAT,
+    CURVES_PLOT,
     FUNNEL,
     FUNNEL_PLOT,
     REPORT,
     SCORECARD,
+    SCORECARD_PLOT,
     STATUS,
     TIMINGS,
+    curves_of,
     funnel_of,
     read_manifests,
     timings_of,
@@ -31,6 +34,9 @@ _PICTURES = {
     "Pictures and their reconstructions": "reconstruction.png",
 }
 """What the report shows of the evaluation."""
+_SENT = (FUNNEL, FUNNEL_PLOT, TIMINGS, CURVES_PLOT, SCORECARD, SCORECARD_PLOT, CHAT, REPORT)
+_DATA = {"curate_clips": "clips", "build_conversations": "conversations"}
+"""Steps whose results are the data of the whole run, and what they are to it."""
 
 
 def close_run(recipe: str, context: str, succeeded: bool) -> None:
@@ -51,6 +57,11 @@ def close_run(recipe: str, context: str, succeeded: bool) -> None:
         from visavis.data.funnel import plot_funnel
 
         plot_funnel(funnel["clips"], folder / FUNNEL_PLOT)
+    if curves := curves_of(folder, Path(run.store)):
+        from visavis.evaluation.plots import training_curves
+
+        panels = {step.replace("_", " "): series for step, series in curves.items()}
+        training_curves(panels).savefig(folder / CURVES_PLOT)
     _collect(folder, funnel, timings)
     if not run.tracking_uri or not run.parent_run_id:
         return
@@ -75,13 +86,15 @@ def _collect(folder: Path, funnel: dict[str, Any], timings: dict[str, Any]) -> N
 def _write_report(folder: Path, evaluation: Path, funnel: dict[str, Any], timings: dict[str, Any]) -> None:
     from PIL import Image
 
+    from visavis.evaluation.plots import scorecard_plot
     from visavis.evaluation.report import write_report
     from visavis.evaluation.scorecard import Scorecard
 
     places = {words: evaluation / name for words, name in _PICTURES.items()}
-    places["From clips to chats"] = folder / FUNNEL_PLOT
+    places |= {"From clips to chats": folder / FUNNEL_PLOT, "Losses": folder / CURVES_PLOT}
     pictures = {words: Image.open(path) for words, path in places.items() if path.is_file()}
     scorecard = Scorecard.read(folder / SCORECARD)
+    scorecard_plot(scorecard).savefig(folder / SCORECARD_PLOT)
     page = write_report(f"visavis: {folder.name}", scorecard, pictures, funnel=funnel, timings=timings)
     write_atomic(folder / REPORT, page)
 
@@ -93,17 +106,28 @@ def _report(
     timings: dict[str, Any],
     succeeded: bool,
 ) -> None:
-    from mlflow.entities import Metric, Param
+    from mlflow.entities import Metric, Param, RunTag
 
-    from visavis.tracking import client_for, flatten
+    from visavis.tracking import client_for, dataset_input, flatten
 
     client, parent = client_for(run.tracking_uri), run.parent_run_id
     params = [Param(name, str(value)[:5_000]) for name, value in flatten(recipe).items()]
     for start in range(0, len(params), 100):
         client.log_batch(parent, params=params[start : start + 100])
-    for name in (FUNNEL, FUNNEL_PLOT, TIMINGS, SCORECARD, CHAT, REPORT):
-        if (folder / name).is_file():
-            client.log_artifact(parent, str(folder / name))
+    manifests = read_manifests(folder)
+    data = [
+        dataset_input(use, manifests[step].model_dump()) for step, use in _DATA.items() if step in manifests
+    ]
+    if data:
+        client.log_inputs(parent, datasets=data)
+    tags = [RunTag(name, value) for name, value in _tags(run, manifests).items() if value]
+    client.log_batch(parent, tags=tags)
+    paths = [folder / name for name in _SENT]
+    if "evaluate_model" in manifests:
+        paths += [manifests["evaluate_model"].folder / name for name in _PICTURES.values() if name != CHAT]
+    for path in paths:
+        if path.is_file():
+            client.log_artifact(parent, str(path))
     figures = {"seconds": timings["seconds"], "peak_rss_mb": timings["peak_rss_mb"]}
     if (folder / SCORECARD).is_file():
         from visavis.evaluation.scorecard import Scorecard
@@ -115,13 +139,25 @@ def _report(
     client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")
 
 
+def _tags(run: RunContext, manifests: Mapping[str, Manifest]) -> dict[str, str]:
+    """Returns what people search runs by: the image, the data, the verdict of the gate, the version."""
+    tags = {"image.digest": run.image}
+    if data := manifests.get("build_conversations"):
+        tags["data.manifest"] = data.digest
+    if gate := manifests.get("gate_model"):
+        tags["gate"] = "passed" if gate.metrics.get("passed") else "failed"
+    if registered := manifests.get("register_model"):
+        tags["model.version"] = f"{registered.metrics['version']:.0f}"
+    return tags
+
+
 def _note_reused(client: Any, run: RunContext, timings: dict[str, Any]) -> None:
     """Makes a child run for each reused step, which says in which run the work was done."""
     experiment = client.get_run(run.parent_run_id).info.experiment_id
     for step in timings["steps"]:
         if step["status"] != "reused":
             continue
-        record = Path(run.store) / step["step"] / f"{step['key']}.run.json"
+        record = Path(run.store) / step["step"] / f"{step['key']}{RECORD_SUFFIX}"
         tags = {"mlflow.parentRunId": run.parent_run_id, "reused": "true", "step.key": step["key"]}
         if record.is_file():
             tags["reused.from"] = read_json(record)["run_id"]

@@ -123,19 +123,22 @@ def _stages(job: StepJob, model: ChatModel, store: TokenStore, samples: list[dic
         mllm = Mllm.from_pretrained(job.folder(stage)).eval()
         rows[label] = [pictures[0] for pictures in paint(model, mllm, store, samples).pictures]
     rows["the true picture"] = [store.pictures[sample["rows"][1]] for sample in samples]
-    return labelled_grid(rows)
+    return labelled_grid(rows, columns=[sample["caption"] for sample in samples])
 
 
 def _reconstructions(rebuilt: list[Any]) -> Image.Image:
     from visavis.evaluation.figures import labelled_grid
+    from visavis.evaluation.reconstruction import psnr
 
     shown = [
         item for kind in ("people", "face", "natural") for item in [i for i in rebuilt if i.kind == kind][:4]
     ]
-    return labelled_grid(
-        {
-            "original": [item.original for item in shown],
-            "tuned on natural pictures": [item.before for item in shown],
-            "tuned on people": [item.after for item in shown],
-        }
-    )
+    originals = [item.original for item in shown]
+    tuned = {
+        "tuned on natural pictures": [item.before for item in shown],
+        "tuned on people": [item.after for item in shown],
+    }
+    notes = {
+        label: [f"{value:.1f} dB" for value in psnr(pictures, originals)] for label, pictures in tuned.items()
+    }
+    return labelled_grid({"original": originals, **tuned}, columns=[item.kind for item in shown], notes=notes)

@@ -41,6 +41,8 @@ log = logging.getLogger("visavis.steps")
 
 MANIFEST_NAME = "manifest.json"
 LEDGER_NAME = "ledger.jsonl"
+# Beside a result, not in it: two runs of equal work differ in these.
+RECORD_SUFFIX, CURVES_SUFFIX = ".run.json", ".curves.jsonl"
 _SCRATCH = "_scratch"
 _PROGRESS_SECONDS = 0.5
 
@@ -159,7 +161,8 @@ def run_step(
             if manifest is None:
                 work = final.with_suffix(".partial")
                 work.mkdir(exist_ok=True)
-                with step_run(run, name, record=final.with_suffix(".run.json")) as tracker:
+                record, curves = final.with_suffix(RECORD_SUFFIX), final.with_suffix(CURVES_SUFFIX)
+                with step_run(run, name, record, curves) as tracker:
                     job = StepJob(name, key, recipe, run, manifests, work, tracker)
                     manifest = _worked(job, body, values, final)
         for path in (Path(output), Path(run.run_dir) / "manifests" / f"{name}.json"):

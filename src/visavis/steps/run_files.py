@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from visavis.steps.framework import LEDGER_NAME, Manifest, read_timings
+from visavis.steps.framework import CURVES_SUFFIX, LEDGER_NAME, Manifest, read_timings
 
 FUNNEL, TIMINGS, STATUS = "funnel.json", "timings.json", "status.json"
 FUNNEL_PLOT = "funnel.png"
 SCORECARD, CHAT, REPORT = "scorecard.json", "chat.png", "report.html"
+CURVES_PLOT, SCORECARD_PLOT = "curves.png", "scorecard.png"
 
 
 def read_manifests(run_dir: Path) -> dict[str, Manifest]:
@@ -44,3 +47,33 @@ def timings_of(run_dir: Path) -> dict[str, Any]:
         "seconds": round(sum(step["seconds"] for step in steps), 3),
         "peak_rss_mb": max((step["peak_rss_mb"] for step in steps), default=0.0),
     }
+
+
+def curves_of(run_dir: Path, store: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Returns the losses of each step that trained: step -> series -> points (training step, loss).
+
+    A reused step's curves are those of the run that did the work.
+
+    Args:
+        run_dir: Folder of the run.
+        store: Folder of all results.
+    """
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for timing in read_timings(run_dir):
+        path = store / timing["step"] / f"{timing['key']}{CURVES_SUFFIX}"
+        # A resumed training repeats the steps since its last checkpoint: the later point counts.
+        rows = {row["step"]: row["values"] for row in _whole_lines(path)}
+        for step, values in sorted(rows.items()):
+            for name, value in values.items():
+                if name.endswith("loss"):
+                    panels.setdefault(timing["step"], {}).setdefault(name, []).append((step, value))
+    return panels
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the objects of a file that a kill may have cut off in the middle of a line."""
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue

@@ -8,7 +8,7 @@ Two modes. Where Kubeflow's MLflow plugin made a run for the task (`MLFLOW_RUN_I
 adopted and left open for the plugin to close; elsewhere a child run of `parent_run_id` is made and closed.
 """
 
-from visavis.tracking.client import EXPERIMENT, client_for, ensure_experiment, start_parent
+from visavis.tracking.client import EXPERIMENT, client_for, dataset_input, ensure_experiment, start_parent
 from visavis.tracking.courier import Post
 from visavis.tracking.tracker import Tracker, flatten, step_run
 
@@ -17,6 +17,7 @@ __all__ = [
     "Post",
     "Tracker",
     "client_for",
+    "dataset_input",
     "ensure_experiment",
     "flatten",
     "start_parent",

@@ -117,7 +117,7 @@ class Sender:
         elif kind == "file":
             self._client.log_artifact(self.run_id, value["file"], value["folder"] or None)
         elif kind == "dataset":
-            self._client.log_inputs(self.run_id, datasets=[_dataset(value["name"], value["manifest"])])
+            self._client.log_inputs(self.run_id, datasets=[dataset_input(value["name"], value["manifest"])])
         elif kind == "end" and not self._adopted:
             self._client.set_terminated(self.run_id, value["status"], value["time"])
 
@@ -147,6 +147,16 @@ def start_parent(
     return client.create_run(place, run_name=name, tags={**tags, "visavis.kind": "pipeline"})
 
 
+def dataset_input(name: str, manifest: Mapping[str, Any]) -> Any:
+    """Returns a step's manifest as MLflow's input data set, used as `name`."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"uri": manifest["uri"]})
+    profile = json.dumps({"counts": manifest["counts"], "files": len(manifest["files"])})
+    dataset = Dataset(f"{manifest['step']}", manifest["key"], "local", source, profile=profile)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", name)])
+
+
 def _batched(values: list[Any], size: int) -> Iterator[list[Any]]:
     return (values[i : i + size] for i in range(0, len(values), size))
 
@@ -169,12 +179,3 @@ def _tags(values: Mapping[str, str]) -> list[Any]:
     from mlflow.entities import RunTag
 
     return [RunTag(name, value) for name, value in values.items()]
-
-
-def _dataset(name: str, manifest: Mapping[str, Any]) -> Any:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    source = json.dumps({"uri": manifest["uri"]})
-    profile = json.dumps({"counts": manifest["counts"], "files": len(manifest["files"])})
-    dataset = Dataset(f"{manifest['step']}", manifest["key"], "local", source, profile=profile)
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", name)])

@@ -31,10 +31,20 @@ _SYSTEM_SECONDS = 10.0
 
 
 class Tracker:
-    """The MLflow run of one step. No method raises because of MLflow, and none waits for it."""
+    """The MLflow run of one step. No method raises because of MLflow, and none waits for it.
 
-    def __init__(self, context: Tracked, name: str, record: Path | None = None) -> None:
+    Args:
+        context: The pipeline run.
+        name: Name of the step.
+        record: File in which the sender notes the MLflow run.
+        curves: File that keeps the points of curves on this machine too, one JSON object per line.
+    """
+
+    def __init__(
+        self, context: Tracked, name: str, record: Path | None = None, curves: Path | None = None
+    ) -> None:
         self._name = name
+        self._curves = curves
         self._on = bool(context.tracking_uri or os.environ.get("MLFLOW_RUN_ID"))
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -65,6 +75,8 @@ class Tracker:
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs figures; with `step` they are points of curves."""
         values = {re.sub(r"[^\w\-. :/]", "_", name): float(value) for name, value in metrics.items()}
+        if step is not None and self._curves is not None:
+            self._append(self._curves, json.dumps({"step": step, "values": values}))
         self._put("metrics", {"values": values, "step": step or 0, "time": int(time.time() * 1000)})
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
@@ -117,6 +129,13 @@ class Tracker:
         except OSError as error:
             log.warning("%s: could not note a call for MLflow: %s", self._name, error)
 
+    def _append(self, path: Path, line: str) -> None:
+        try:
+            with path.open("a") as stream:
+                stream.write(line + "\n")
+        except OSError as error:
+            log.warning("%s: could not keep a point of a curve: %s", self._name, error)
+
     def _file(self, path: str, write: Callable[[Path], Any]) -> None:
         if not self._on:
             return
@@ -143,20 +162,23 @@ class Tracker:
                 "system/cpu_utilization_percentage": process.cpu_percent(),
                 "system/system_memory_usage_megabytes": process.memory_info().rss / 1e6,
             }
-            self.log_metrics(figures, step=count)
+            self._put("metrics", {"values": figures, "step": count, "time": int(time.time() * 1000)})
             count += 1
 
 
 @contextmanager
-def step_run(context: Tracked, name: str, record: Path | None = None) -> Iterator[Tracker]:
+def step_run(
+    context: Tracked, name: str, record: Path | None = None, curves: Path | None = None
+) -> Iterator[Tracker]:
     """Opens the MLflow run of a step and closes it with the outcome of the block.
 
     Args:
         context: The pipeline run.
         name: Name of the step.
         record: File in which to note the MLflow run, so that a resumed step can point to its killed attempt.
+        curves: File that keeps the points of curves on this machine too.
     """
-    tracker = Tracker(context, name, record)
+    tracker = Tracker(context, name, record, curves)
     try:
         yield tracker
     except BaseException as error:

@@ -1,0 +1,111 @@
+"""Closing a run: what it leaves in its folder and in MLflow, also when it did not get far."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from visavis.evaluation.scorecard import REQUIRED
+from visavis.files import read_json, write_atomic, write_json
+from visavis.recipes import Recipe
+from visavis.steps.close_run import close_run
+from visavis.steps.framework import CURVES_SUFFIX, Manifest, RunContext
+from visavis.tracking import client_for, start_parent
+
+RECIPE = Recipe(name="toy", pack="storybook").model_dump_json()
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> tuple[MlflowClient, str]:
+    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    return client_for(uri), uri
+
+
+@pytest.fixture
+def run(tracker: tuple[MlflowClient, str], tmp_path: Path) -> RunContext:
+    client, uri = tracker
+    parent = start_parent(client, "visavis", "toy", {}, (tmp_path / "artifacts").as_uri())
+    return RunContext(
+        store=str(tmp_path / "store"),
+        run_dir=str(tmp_path / "run"),
+        tracking_uri=uri,
+        parent_run_id=parent.info.run_id,
+        image="sha256:abc",
+    )
+
+
+def done(run: RunContext, step: str, metrics: dict[str, float] | None = None, status: str = "ran") -> Path:
+    """Leaves the notes of a finished step; returns the folder of its result."""
+    folder = Path(run.store) / step / f"key-{step}"
+    folder.mkdir(parents=True)
+    counts: dict[str, Any] = {"in": 2, "kept": 2, "dropped": {}}
+    key = f"key-{step}"
+    manifest = Manifest(step=step, key=key, uri=str(folder), counts=counts, files={}, metrics=metrics or {})
+    write_atomic(Path(run.run_dir) / "manifests" / f"{step}.json", manifest.model_dump_json())
+    number = len(list(Path(run.run_dir).glob("timings/*.json")))
+    timing = {
+        "step": step,
+        "key": key,
+        "status": status,
+        "started": f"{number}",
+        "seconds": 1.0,
+        "peak_rss_mb": 9.0,
+    }
+    write_json(Path(run.run_dir) / "timings" / f"{step}.json", timing)
+    return folder
+
+
+def files_of(client: MlflowClient, run: RunContext) -> set[str]:
+    return {file.path for file in client.list_artifacts(run.parent_run_id)}
+
+
+def test_a_whole_run_is_summed_up(run: RunContext, tracker: tuple[MlflowClient, str]) -> None:
+    client, folder = tracker[0], Path(run.run_dir)
+    done(run, "curate_clips")
+    done(run, "build_conversations")
+    tuned = done(run, "tune_rounds", status="reused")
+    points = [(10, 2.0), (20, 9.0), (20, 1.0)]  # the second attempt repeats step 20
+    lines = [json.dumps({"step": step, "values": {"loss": loss, "lr": 0.1}}) for step, loss in points]
+    write_atomic(tuned.with_suffix(CURVES_SUFFIX), "\n".join([*lines, '{"step": 30, "val']))
+    evaluated = done(run, "evaluate_model")
+    card: dict[str, Any] = {"counts": {"rounds": 240}, "seed": 0}
+    for path in REQUIRED:
+        section, name = path.split(".")
+        card.setdefault(section, {})[name] = {"value": 0.8, "ci95": [0.7, 0.9], "n": 240}
+    write_json(evaluated / "scorecard.json", card)
+    for name in ("chat", "stages", "reconstruction"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(evaluated / f"{name}.png")
+    done(run, "gate_model", {"passed": 0.0})
+    done(run, "register_model", {"version": 3.0})
+    close_run(RECIPE, run.model_dump_json(), True)
+    page = (folder / "report.html").read_text()
+    for words in ("Losses", "Funnel", "Time", "People through the stages", "Three rounds of talk"):
+        assert f">{words}</h2>" in page, words
+    pictures = {"chat.png", "stages.png", "reconstruction.png", "curves.png", "scorecard.png"}
+    assert files_of(client, run) == pictures | {
+        "funnel.json",
+        "timings.json",
+        "scorecard.json",
+        "report.html",
+    }
+    parent = client.get_run(run.parent_run_id)
+    assert parent.info.status == "FINISHED"
+    wanted = {"gate": "failed", "model.version": "3", "image.digest": "sha256:abc"}
+    assert wanted.items() <= parent.data.tags.items() and len(parent.data.tags["data.manifest"]) == 64
+    assert parent.data.metrics["rounds.right_person_accuracy"] == 0.8
+    inputs = {item.tags[0].value: item.dataset.digest for item in parent.inputs.dataset_inputs}
+    assert inputs == {"clips": "key-curate_clips", "conversations": "key-build_conversations"}
+
+
+def test_a_run_that_failed_at_once_is_closed_too(run: RunContext, tracker: tuple[MlflowClient, str]) -> None:
+    close_run(RECIPE, run.model_dump_json(), False)
+    assert read_json(Path(run.run_dir) / "status.json")["status"] == "failed"
+    assert files_of(tracker[0], run) == {"funnel.json", "timings.json"}
+    parent = tracker[0].get_run(run.parent_run_id)
+    assert parent.info.status == "FAILED" and parent.inputs.dataset_inputs == []
