@@ -15,14 +15,7 @@ from components.segment_faces.component import segment_faces
 from components.tune_detokenizer.component import tune_detokenizer
 from components.tune_mllm.component import tune_mllm
 from components.tune_rounds.component import tune_rounds
-
-
-def _shown_as(task: dsl.PipelineTask, name: str) -> dsl.PipelineTask:
-    """Names a task for people, and switches off Kubeflow's cache.
-
-    That cache sees neither the code that a component imports nor the pack; the steps' own store sees both.
-    """
-    return task.set_display_name(name).set_caching_options(False)
+from pipelines.tasks import shown_as
 
 
 @dsl.pipeline(
@@ -37,26 +30,26 @@ def train(recipe: str, context: str) -> None:
         context: Store, run folder and tracker as JSON (`RunContext.model_dump_json()`).
     """
     common = {"recipe": recipe, "context": context}
-    close = _shown_as(close_run(**common), "Close the run")
+    close = shown_as(close_run(**common), "Close the run")
     with dsl.ExitHandler(close, name="Train"):
-        pairs = _shown_as(curate_clips(**common), "Curate clips").outputs["pairs"]
-        captions = _shown_as(describe_clips(**common, pairs=pairs), "Describe clips").outputs["captions"]
-        faces = _shown_as(segment_faces(**common, pairs=pairs), "Segment faces").outputs["faces"]
+        pairs = shown_as(curate_clips(**common), "Curate clips").outputs["pairs"]
+        captions = shown_as(describe_clips(**common, pairs=pairs), "Describe clips").outputs["captions"]
+        faces = shown_as(segment_faces(**common, pairs=pairs), "Segment faces").outputs["faces"]
         built = build_conversations(**common, pairs=pairs, captions=captions, faces=faces)
-        conversations = _shown_as(built, "Build conversations").outputs["conversations"]
+        conversations = shown_as(built, "Build conversations").outputs["conversations"]
         encoded = encode_images(**common, conversations=conversations)
-        tokens = _shown_as(encoded, "Encode images").outputs["tokens"]
+        tokens = shown_as(encoded, "Encode images").outputs["tokens"]
         data = {**common, "conversations": conversations, "tokens": tokens}
 
-        painter = _shown_as(tune_detokenizer(**data), "Tune detokenizer").outputs["detokenizer"]
-        stage1 = _shown_as(tune_mllm(**data, stage="reconstruct"), "Stage 1: reconstruct").outputs["tuned"]
-        stage2 = _shown_as(tune_mllm(**data, stage="inpaint", mllm=stage1), "Stage 2: inpaint").outputs[
+        painter = shown_as(tune_detokenizer(**data), "Tune detokenizer").outputs["detokenizer"]
+        stage1 = shown_as(tune_mllm(**data, stage="reconstruct"), "Stage 1: reconstruct").outputs["tuned"]
+        stage2 = shown_as(tune_mllm(**data, stage="inpaint", mllm=stage1), "Stage 2: inpaint").outputs[
             "tuned"
         ]
-        stage3 = _shown_as(tune_mllm(**data, stage="pair", mllm=stage2), "Stage 3: pair").outputs["tuned"]
-        chatty = _shown_as(tune_rounds(**data, mllm=stage3), "Tune rounds").outputs["tuned"]
+        stage3 = shown_as(tune_mllm(**data, stage="pair", mllm=stage2), "Stage 3: pair").outputs["tuned"]
+        chatty = shown_as(tune_rounds(**data, mllm=stage3), "Tune rounds").outputs["tuned"]
         adapting = adapt_detokenizer(**data, mllm=chatty, detokenizer=painter)
-        adapted = _shown_as(adapting, "Adapt detokenizer").outputs["adapted"]
+        adapted = shown_as(adapting, "Adapt detokenizer").outputs["adapted"]
 
         scoring = evaluate_model(
             **data,
@@ -67,9 +60,9 @@ def train(recipe: str, context: str) -> None:
             tuned_detokenizer=painter,
             detokenizer=adapted,
         )
-        scorecard = _shown_as(scoring, "Evaluate").outputs["scorecard"]
-        decision = _shown_as(gate_model(**common, scorecard=scorecard), "Gate").outputs["decision"]
-        _shown_as(register_model(**common, scorecard=scorecard, decision=decision), "Register")
+        scorecard = shown_as(scoring, "Evaluate").outputs["scorecard"]
+        decision = shown_as(gate_model(**common, scorecard=scorecard), "Gate").outputs["decision"]
+        shown_as(register_model(**common, scorecard=scorecard, decision=decision), "Register")
 
 
 if __name__ == "__main__":

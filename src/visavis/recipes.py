@@ -48,7 +48,8 @@ class Recipe(_Section):
     Attributes:
         name: Name of the recipe that this one started as.
         pack: Bundled pack by name, or the folder of one.
-        seed: Seed that the run's own random choices derive from.
+        seed: Seed of the training; `edit` hands a change of it on to every stage. What is drawn about the data
+            (clips, split, captions, test items) has seeds of its own.
     """
 
     name: str
@@ -86,12 +87,15 @@ def edit(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 
     Args:
         recipe: Where to start.
-        changes: New values by dotted name, such as `{"mllm.pair.lr": 1e-4}`.
+        changes: New values by dotted name, such as `{"mllm.pair.lr": 1e-4}`. A new `seed` becomes that of every
+            stage of training, unless that stage's own is among the changes.
 
     Raises:
         VisavisError: If a field does not exist (the nearest is suggested) or a value does not fit.
     """
     values = recipe.model_dump(mode="json")
+    if "seed" in changes:
+        changes = {**_every_stage(seed=changes["seed"]), **changes}
     for key, value in changes.items():
         _put(values, key, value)
     return _validated(values)

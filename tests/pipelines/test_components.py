@@ -15,7 +15,7 @@ FOLDERS = sorted(path.parent for path in (ROOT / "components").glob("*/component
 STEPS = {
     "curate_clips", "describe_clips", "segment_faces", "build_conversations", "encode_images",
     "tune_detokenizer", "tune_mllm", "tune_rounds", "adapt_detokenizer", "evaluate_model",
-    "gate_model", "register_model", "close_run",
+    "gate_model", "register_model", "close_run", "score_arm",
 }  # fmt: skip
 
 every_component = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from visavis.cli import app
 from visavis.cli.doctor import examine, port_is_free
-from visavis.cli.summary import show
+from visavis.cli.summary import show, show_claims
 from visavis.packs import Manifest, Part, write_manifest
 
 
@@ -234,6 +234,51 @@ def test_doctor_finds_what_is_wrong(pack: Path, monkeypatch: pytest.MonkeyPatch)
         assert findings[subject].verdict == "missing"
         assert findings[subject].fix
     assert findings["python"].verdict == "ok"
+
+
+def test_the_ablations_follow_the_run_and_end_with_the_claims(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pack: Path
+) -> None:
+    from visavis.launch.local import RunResult
+
+    asked: dict[str, Any] = {}
+
+    def run_ablations(recipe: Any, run: RunResult, **options: Any) -> None:
+        asked.update(options, seed=recipe.seed)
+        write_claims(tmp_path)
+
+    monkeypatch.setattr("visavis.launch.run_local", lambda *_, **__: RunResult(tmp_path, "", ""))
+    monkeypatch.setattr("visavis.launch.ablations.run_ablations", run_ablations)
+    where = (f"pack={pack}", "seed=4", "--claims-page", str(tmp_path / "page.md"))
+    result = call("run", "--recipe", "smoke", "--ablations", "--ablation-seeds", "2", *where)
+    assert result.exit_code == 0, result.output
+    assert (asked["seed"], asked["seeds"], asked["page"]) == (4, 2, tmp_path / "page.md")
+    for words in ("undecided", "-1.00 to +2.00", "claims.json", "page.md"):
+        assert words in result.stdout
+    assert call("run", "--recipe", "smoke", "--ablations", "--ablation-seeds", "1").exit_code == 2
+
+
+def write_claims(folder: Path) -> None:
+    figure = {"value": 20.0, "ci95": [19.0, 21.0], "n": 2}
+    claim = {
+        "claim": "A beats B.",
+        "unit": "dB",
+        "treatment": figure,
+        "control": figure,
+        "verdict": "undecided",
+    }
+    difference = {"value": 0.5, "ci95": [-1.0, 2.0], "n": 2}
+    content = {"claims": [{**claim, "difference": difference}], "context": "Recipe `smoke`."}
+    (folder / "claims.json").write_text(json.dumps(content))
+
+
+def test_claims_are_shown_with_their_places(tmp_path: Path) -> None:
+    write_claims(tmp_path)
+    console = Console(record=True, width=150, file=(tmp_path / "out").open("w"))
+    show_claims(tmp_path, None, console)
+    text = console.export_text()
+    assert "A beats B. (dB)" in text
+    assert str(tmp_path / "claims.md") in text
 
 
 def test_the_summary_shows_funnel_and_times(tmp_path: Path) -> None:

@@ -36,6 +36,20 @@ def test_an_override_changes_that_field_only() -> None:
     assert before.mllm.pair.lr != 3e-5, "the recipe it started from stays as it was"
 
 
+def test_the_seed_reaches_every_stage_of_training_but_one_that_has_its_own() -> None:
+    recipe = apply_overrides(storybook(), ["mllm.pair.seed=3", "seed=7"])
+    stages = (
+        recipe.detokenizer.natural,
+        recipe.detokenizer.people,
+        recipe.mllm.reconstruct,
+        recipe.mllm.inpaint,
+    )
+    assert {stage.seed for stage in (*stages, recipe.rounds, recipe.adapt)} == {7}
+    assert recipe.mllm.pair.seed == 3
+    assert recipe.conversations == storybook().conversations
+    assert recipe.evaluate == storybook().evaluate
+
+
 @pytest.mark.parametrize(
     ("override", "field", "expected"),
     [

@@ -71,24 +71,46 @@ def run(
     recipe: RecipeName = "storybook",
     overrides: Overrides = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs and their results.")] = Path("runs"),
+    ablations: Annotated[
+        bool,
+        typer.Option("--ablations", help="Afterwards try the paper's claims: train the baselines, compare."),
+    ] = False,
+    ablation_seeds: Annotated[
+        int, typer.Option(min=2, help="Seeds of every arm of the comparisons, from the recipe's `seed` on.")
+    ] = 3,
+    claims_page: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to write the page of the claims, besides the folder of the run. "
+            "Default: `docs/claims.md` if you are in the checkout of visavis, else nowhere."
+        ),
+    ] = None,
 ) -> None:
     """Run the whole pipeline here: clips -> conversations -> training -> scorecard -> registered version.
 
     Steps that were done before are reused, and a run that was killed goes on where it was: just repeat the
-    command.
+    command. `--ablations` goes on to train the UNet detokenizer, and the MLLM directly, without stages, with and
+    without the "keep the face identical" text; it takes about as long as the run for every seed.
 
     Examples: `visavis run --recipe smoke` · `visavis run clips.source=/my/clips` ·
-    `visavis run mllm.pair.lr=1e-4 rounds.steps=400`
+    `visavis run mllm.pair.lr=1e-4 rounds.steps=400` · `visavis run --ablations`
     """
     from visavis.packs import load_pack
     from visavis.recipes import apply_overrides, recipe_named
 
     resolved = apply_overrides(recipe_named(recipe), overrides or [])
     load_pack(resolved.pack).verify()  # a damaged pack is to stop a run before it begins, not in its middle
-    from visavis.cli.summary import show
+    from visavis.cli.summary import show, show_claims
     from visavis.launch import run_local
 
-    show(run_local(resolved, runs=runs, console=console).run_dir, console)
+    result = run_local(resolved, runs=runs, console=console)
+    show(result.run_dir, console)
+    if ablations:
+        from visavis.launch.ablations import default_page, run_ablations
+
+        page = claims_page or default_page()
+        run_ablations(resolved, result, runs=runs, seeds=ablation_seeds, page=page, console=console)
+        show_claims(result.run_dir, page, console)
 
 
 @app.command("compile")

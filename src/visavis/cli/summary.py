@@ -44,6 +44,42 @@ def show(run_dir: Path, console: Console) -> None:
     console.print("  talk to the model        visavis chat --model models:/visavis@challenger")
 
 
+def show_claims(run_dir: Path, page: Path | None, console: Console) -> None:
+    """Prints which of the paper's claims hold, and where that is written.
+
+    Args:
+        run_dir: Folder of the run, with its `claims.json`.
+        page: Where the page was written once more.
+        console: Where to print.
+    """
+    content = read_json(run_dir / "claims.json")
+    console.print(Text("\nThe paper's claims", style="bold"), claims_table(content))
+    console.print(content["context"])
+    for path in (run_dir / "claims.json", run_dir / "claims.md", page):
+        if path is not None:
+            console.print(f"  {path}", soft_wrap=True)
+
+
+def claims_table(content: Mapping[str, Any]) -> Table:
+    """Returns the claims as a table: what is compared, the difference with its interval, and whether it holds."""
+    table = _table("claim", "treatment", "control", "difference", "95 % interval", "seeds", "")
+    colours = {"holds": "green", "does not hold": "red", "undecided": "yellow"}
+    for claim in content["claims"]:
+        digits = 2 if claim["unit"] == "dB" else 3
+        arms = [f"{claim[arm]['value']:.{digits}f}" for arm in ("treatment", "control")]
+        difference, verdict = claim["difference"], claim["verdict"]
+        low, high = (f"{end:+.{digits}f}" for end in difference["ci95"])
+        table.add_row(
+            f"{claim['claim']} ({claim['unit']})",
+            *arms,
+            f"{difference['value']:+.{digits}f}",
+            f"{low} to {high}",
+            str(difference["n"]),
+            f"[{colours[verdict]}]{verdict}[/]",
+        )
+    return table
+
+
 def funnel_table(funnel: Mapping[str, Any]) -> Table:
     """Returns the funnel as a table: a row for each step, with what it dropped and why."""
     table = _table("step", "in", "kept", "dropped, by reason")

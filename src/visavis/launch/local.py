@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -72,28 +72,59 @@ def run_local(recipe: Recipe, *, runs: Path = Path("runs"), console: Console | N
     placed = with_clips(recipe, runs / "clips", console)
     run_dir = _new_folder(runs, recipe.name)
     recipe.save(run_dir / "recipe.yaml")
+    context = context_for(recipe, runs, run_dir, run_dir.name)
+    console.print(f"run {run_dir.name} in {run_dir}")
+    carry_out(pipeline, {"recipe": placed.model_dump_json()}, context, console)
+    return RunResult(run_dir, context.tracking_uri, context.parent_run_id)
+
+
+def context_for(
+    recipe: Recipe, runs: Path, run_dir: Path, name: str, tags: Mapping[str, str] | None = None
+) -> RunContext:
+    """Returns the context of a pipeline that is to run here, with a new MLflow run.
+
+    Args:
+        recipe: What is run.
+        runs: Folder of all runs, absolute.
+        run_dir: Folder of this one, absolute.
+        name: Its name for people.
+        tags: More tags of the MLflow run.
+    """
     uri = local_tracking_uri(runs)
-    context = RunContext(
+    return RunContext(
         store=str(runs / "store"),
         run_dir=str(run_dir),
-        run_name=run_dir.name,
+        run_name=name,
         tracking_uri=uri,
-        parent_run_id=_parent_run(uri, runs, run_dir.name, recipe),
+        parent_run_id=_parent_run(uri, runs, name, recipe, tags or {}),
         git_sha=git_sha(),
         image=os.environ.get("VISAVIS_IMAGE", ""),
         recipe_hash=recipe.digest(),
         relayed=True,
     )
-    console.print(f"run {run_dir.name} in {run_dir}")
+
+
+def carry_out(pipeline: Any, arguments: Mapping[str, str], context: RunContext, console: Console) -> None:
+    """Runs a pipeline here, shows its progress and sends what its steps tell MLflow.
+
+    Args:
+        pipeline: From `pipeline_named`.
+        arguments: Its arguments but for the context.
+        context: Where it runs.
+        console: Where to show the progress.
+
+    Raises:
+        VisavisError: If a step failed; says which, why, and what to do.
+    """
+    run_dir = Path(context.run_dir)
     post = Post(context, run_dir / FOLDER).start()
     try:
         with Watch(run_dir, console), _environment(run_dir):
-            error = _run(pipeline, placed.model_dump_json(), context.model_dump_json(), run_dir)
+            error = _run(pipeline, {**arguments, "context": context.model_dump_json()}, run_dir)
     finally:
         post.close()
     if error is not None:
         raise _explained(run_dir, error)
-    return RunResult(run_dir, uri, context.parent_run_id)
 
 
 def _check_disk(runs: Path) -> None:
@@ -129,13 +160,13 @@ def git_sha() -> str:
         return ""
 
 
-def _parent_run(uri: str, runs: Path, name: str, recipe: Recipe) -> str:
+def _parent_run(uri: str, runs: Path, name: str, recipe: Recipe, more: Mapping[str, str]) -> str:
     """Makes the MLflow run of the pipeline; a tracker that is out of reach costs the curves, not the run."""
     from visavis.tracking import client_for, start_parent
 
     # A remote server chooses the place of artifacts itself; beside a local database, we do.
     artifacts = (runs / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
-    tags = {"recipe.name": recipe.name, "recipe.hash": recipe.digest(), "git.sha": git_sha()}
+    tags = {"recipe.name": recipe.name, "recipe.hash": recipe.digest(), "git.sha": git_sha(), **more}
     try:
         client = client_for(uri)
         run = start_parent(client, EXPERIMENT, name, tags, artifacts)
@@ -191,7 +222,7 @@ def _environment(run_dir: Path) -> Iterator[None]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _run(pipeline: Any, recipe: str, context: str, run_dir: Path) -> Exception | None:
+def _run(pipeline: Any, arguments: Mapping[str, str], run_dir: Path) -> Exception | None:
     """Runs the pipeline with Kubeflow's local runner; what that and the steps print goes into a file."""
     from kfp import local
 
@@ -203,7 +234,7 @@ def _run(pipeline: Any, recipe: str, context: str, run_dir: Path) -> Exception |
             raise_on_error=True,
         )
         try:
-            pipeline(recipe=recipe, context=context)
+            pipeline(**arguments)
         except (
             Exception
         ) as error:  # the runner raises RuntimeError; its text says less than the step's own notes

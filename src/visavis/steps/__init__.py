@@ -18,5 +18,6 @@ Importing a step is cheap: its libraries are imported when it has work to do.
 | `evaluate_model` | conversations, tokens, reconstruct, inpaint, pair, mllm, tuned_detokenizer, detokenizer |
 | `gate_model` | scorecard |
 | `register_model` | scorecard, decision |
+| `score_arm` | tokens, detokenizer, mllm (not if only the detokenizer is compared) |
 | `close_run` | |
 """

@@ -25,16 +25,21 @@ def tune_detokenizer(
 
 
 def _body(job: StepJob) -> StepResult:
+    import torch
+
     from visavis.data.tokens import TokenStore
     from visavis.models.detokenizer import Detokenizer
     from visavis.packs.loaders import load_autoencoder, load_text_to_image
-    from visavis.training.baselines import unet_like
+    from visavis.training.baselines import unet_like, untrained_like
     from visavis.training.detokenizer import reconstruct
 
     store, config = TokenStore.open(job.folder("tokens")), job.recipe.detokenizer
     denoiser, scheduler = load_text_to_image(job.pack)
+    torch.manual_seed(config.natural.seed)
     if config.denoiser == "unet":
         denoiser = unet_like(denoiser)
+    elif not config.from_pretrained:
+        denoiser = untrained_like(denoiser)
     autoencoder = load_autoencoder(job.pack)
     detokenizer = Detokenizer.from_text_to_image(denoiser, scheduler, store.tokens.shape[2])
     total = config.natural.steps + config.people.steps

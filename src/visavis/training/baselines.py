@@ -5,6 +5,12 @@ from __future__ import annotations
 from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
 
 
+def untrained_like(denoiser: PixArtTransformer2DModel) -> PixArtTransformer2DModel:
+    """Builds the same DiT with fresh weights, to be compared with a UNet that has no others."""
+    fresh: PixArtTransformer2DModel = type(denoiser).from_config(denoiser.config)
+    return fresh
+
+
 def unet_like(denoiser: PixArtTransformer2DModel) -> UNet2DConditionModel:
     """Builds an untrained UNet with about as many parameters as a DiT, for the same latents and condition.
 

@@ -61,6 +61,10 @@ class DetokenizerStages(_Strict):
     """Detokenizer tuning: natural pictures first, then people (section 3.1)."""
 
     denoiser: str = Field("dit", pattern="^(dit|unet)$", description="dit, or the baseline unet.")
+    from_pretrained: bool = Field(
+        True,
+        description="Whether the dit starts from the pack's text-to-image weights; a unet always starts from nothing.",
+    )
     natural: OptimConfig = OptimConfig()
     people: OptimConfig = OptimConfig()
     sample_steps: int = Field(4, ge=1, description="Euler steps of a sample.")

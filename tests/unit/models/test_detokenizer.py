@@ -10,7 +10,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
 
 from visavis.models.detokenizer import NO_EXTRA_CONDITION, Detokenizer, _widen_input
 from visavis.models.image_encoder import pool_tokens
-from visavis.training.baselines import unet_like
+from visavis.training.baselines import unet_like, untrained_like
 
 
 def _dit() -> PixArtTransformer2DModel:
@@ -48,6 +48,21 @@ def test_samples_are_reproducible_and_do_not_depend_on_the_batch(kind: str, tmp_
     model.save_pretrained(tmp_path)
     again = Detokenizer.from_pretrained(tmp_path).eval().sample(tokens, steps=2, seed=5)
     torch.testing.assert_close(again, together)
+
+
+def test_an_untrained_dit_has_the_shape_of_the_trained_one_and_weights_of_its_seed() -> None:
+    trained = _dit()
+
+    def fresh(seed: int) -> dict[str, torch.Tensor]:
+        torch.manual_seed(seed)
+        return dict(untrained_like(trained).state_dict())
+
+    first, shapes = fresh(1), {name: weight.shape for name, weight in trained.state_dict().items()}
+    assert {name: weight.shape for name, weight in first.items()} == shapes
+    torch.testing.assert_close(first, fresh(1))
+    name = "transformer_blocks.0.attn1.to_q.weight"
+    for other in (trained.state_dict(), fresh(2)):
+        assert not torch.equal(first[name], other[name])
 
 
 def test_pooling_averages_runs_of_four() -> None:
