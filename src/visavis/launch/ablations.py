@@ -186,7 +186,8 @@ def _notes(recipe: Recipe, scorecards: Scorecards) -> dict[str, str]:
     return {
         "dit_over_unet": "Both begin with random weights and share data, connector, conditioning, objective, schedule,"
         f" batch and number of steps ({painter.natural.steps} + {painter.people.steps}); neither was tuned for more"
-        " than the other. The paper's DiT begins with text-to-image weights, and so does the DiT of the run itself: it"
+        " than the other. The UNet is made to take about as long a step, not to have equally many parameters."
+        " The paper's DiT begins with text-to-image weights, and so does the DiT of the run itself: it"
         f" reaches {started:.2f} dB, which is no part of this comparison, since the UNet has no such weights.",
         "people_tuning_helps_faces": "One detokenizer, the run's own with its text-to-image start, before and after its"
         f" last {painter.people.steps} steps. What as many more steps on natural pictures would have given was not"

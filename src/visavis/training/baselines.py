@@ -12,7 +12,9 @@ def untrained_like(denoiser: PixArtTransformer2DModel) -> PixArtTransformer2DMod
 
 
 def unet_like(denoiser: PixArtTransformer2DModel) -> UNet2DConditionModel:
-    """Builds an untrained UNet with about as many parameters as a DiT, for the same latents and condition.
+    """Builds an untrained UNet for the latents and the condition of a DiT; a step of either takes about as long.
+
+    It has more parameters: 9.5 million beside the 3.9 million of the pack `storybook`'s DiT.
 
     Source: SEED-X's stage-1 detokenizer is a UNet with cross-attention to the image tokens.
     """
