@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class VisavisError(Exception):
     """A mistake in configuration, input or environment that the user can fix.
@@ -18,3 +20,18 @@ class VisavisError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  fix: {self.fix}"
+
+
+def storage_error(error: OSError) -> VisavisError | None:
+    """Returns what people should read of a full or read-only disk, or None if it was something else."""
+    where = error.filename or "the run's folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return VisavisError(
+            f"the disk is full: {where} could not be written",
+            fix="free some space (old results lie in runs/store) and repeat the command: it goes on here",
+        )
+    if error.errno in (errno.EACCES, errno.EROFS):
+        return VisavisError(
+            f"{where}: {error.strerror}", fix="make the folder writable, or work in another one"
+        )
+    return None

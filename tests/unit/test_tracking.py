@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 
 from visavis.files import read_json
 from visavis.steps.framework import RunContext, StepJob, StepResult, run_step
-from visavis.tracking import Post, Tracker, client_for, flatten, start_parent, step_run
+from visavis.tracking import Post, Tracker, client_for, flatten, patience, start_parent, step_run
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +171,18 @@ def test_a_dead_server_does_not_stop_a_step(
     assert losses == [0.0, 1.0, 2.0, 3.0, 4.0]
     files = [Path(value["file"]) for kind, value in kept if kind == "file"]
     assert (files[0].name, files[0].read_text()) == ("curve.txt", "a curve")
+
+
+@pytest.mark.parametrize(("given", "inside"), [("5", 1800), ("40", 40)])
+def test_weights_get_more_time_than_metrics_unless_the_user_says_so(
+    monkeypatch: pytest.MonkeyPatch, given: str, inside: int
+) -> None:
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT as LIMIT
+
+    monkeypatch.setenv(LIMIT.name, given)
+    with patience():
+        assert LIMIT.get() == inside
+    assert LIMIT.get() == int(given)
 
 
 def test_flatten_joins_names_with_dots() -> None:

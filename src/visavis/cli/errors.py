@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import logging
 from typing import Any
 
 import typer
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from visavis.errors import VisavisError
+from visavis.errors import VisavisError, storage_error
 
 USER_ERROR = 2
 """Exit code of a mistake that the user can fix."""
@@ -28,15 +28,17 @@ class FriendlyGroup(TyperGroup):
         Raises:
             typer.Exit: With `USER_ERROR` for a mistake the user can fix, with `STOPPED` after Ctrl-C.
         """
+        # On a full disk every line of a log fails too, with a traceback that would bury the one message.
+        logging.raiseExceptions = False
         try:
             return super().invoke(ctx)
         except VisavisError as error:
             complain(error)
             raise typer.Exit(USER_ERROR) from None
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            if (explained := storage_error(error)) is None:
                 raise
-            complain(_storage(error))
+            complain(explained)
             raise typer.Exit(USER_ERROR) from None
         except KeyboardInterrupt:
             _stderr().print("\nStopped. The same command goes on from here.")
@@ -48,16 +50,6 @@ def complain(error: VisavisError) -> None:
     console = _stderr()
     console.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
     console.print(f"  [bold green]fix:[/] {escape(error.fix)}", soft_wrap=True)
-
-
-def _storage(error: OSError) -> VisavisError:
-    where = error.filename or "the run's folder"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return VisavisError(
-            f"the disk is full: {where} could not be written",
-            fix="free some space (old results lie in runs/store) and repeat the command: it goes on here",
-        )
-    return VisavisError(f"{where}: {error.strerror}", fix="make the folder writable, or work in another one")
 
 
 def _stderr() -> Console:

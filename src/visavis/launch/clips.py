@@ -20,7 +20,7 @@ def with_clips(recipe: Recipe, folder: Path, console: Console) -> Recipe:
         console: Where to show the progress.
 
     Raises:
-        VisavisError: If the recipe names no clips and renders none, or its folder does not exist.
+        VisavisError: If the recipe names no clips and renders none, or its folder does not exist or holds none.
     """
     clips = recipe.clips
     if clips.source:
@@ -29,6 +29,13 @@ def with_clips(recipe: Recipe, folder: Path, console: Console) -> Recipe:
             raise VisavisError(
                 f"clips.source is {clips.source!r}, which is not a folder",
                 fix="set clips.source to a folder of video files",
+            )
+        from visavis.data.sources import list_clips
+
+        if not list_clips(source):
+            raise VisavisError(
+                f"clips.source {source} holds no clips",
+                fix="point clips.source to a folder of video files of two people",
             )
         return edit(recipe, {"clips.source": str(source)})
     if not clips.render_count:

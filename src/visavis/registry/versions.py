@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from visavis.errors import VisavisError
 from visavis.files import sha256_bytes, sha256_file
-from visavis.tracking import EXPERIMENT, client_for, ensure_experiment
+from visavis.tracking import EXPERIMENT, client_for, ensure_experiment, patience
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -121,17 +121,18 @@ def _logged(
         client.get_run(run_id).info.experiment_id if run_id else ensure_experiment(client, EXPERIMENT)
     )
     mlflow.set_experiment(experiment_id=experiment)
-    info = Model.log(
-        artifact_path=None,
-        name=name,
-        flavor=mlflow.pyfunc,
-        run_id=run_id,
-        registered_model_name=name,
-        tags=dict(tags),
-        python_model=str(_CODE),
-        artifacts={_ARTIFACT: str(model_dir.resolve())},
-        pip_requirements=_requirements(),
-    )
+    with patience():
+        info = Model.log(
+            artifact_path=None,
+            name=name,
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            registered_model_name=name,
+            tags=dict(tags),
+            python_model=str(_CODE),
+            artifacts={_ARTIFACT: str(model_dir.resolve())},
+            pip_requirements=_requirements(),
+        )
     if run_id is not None and metrics:
         now = int(time.time() * 1000)
         rows = [Metric(key, value, now, 0, model_id=info.model_id) for key, value in metrics.items()]

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from visavis.errors import VisavisError
+from visavis.errors import VisavisError, storage_error
 from visavis.files import read_json, read_jsonl, sha256_file, write_atomic, write_json
 from visavis.packs import Pack, load_pack
 from visavis.steps.contracts import Manifest, RunContext
@@ -303,8 +303,9 @@ def _timed(name: str, run: RunContext) -> Iterator[dict[str, Any]]:
         yield timing
     except BaseException as error:
         timing["status"] = "failed"
-        fix = error.fix if isinstance(error, VisavisError) else ""
-        message = error.message if isinstance(error, VisavisError) else f"{type(error).__name__}: {error}"
+        known = storage_error(error) if isinstance(error, OSError) else error
+        fix = known.fix if isinstance(known, VisavisError) else ""
+        message = known.message if isinstance(known, VisavisError) else f"{type(error).__name__}: {error}"
         _write_anyway(
             failure, {"step": name, "message": message, "fix": fix, "traceback": traceback.format_exc()}
         )

@@ -8,7 +8,14 @@ Two modes. Where Kubeflow's MLflow plugin made a run for the task (`MLFLOW_RUN_I
 adopted and left open for the plugin to close; elsewhere a child run of `parent_run_id` is made and closed.
 """
 
-from visavis.tracking.client import EXPERIMENT, client_for, dataset_input, ensure_experiment, start_parent
+from visavis.tracking.client import (
+    EXPERIMENT,
+    client_for,
+    dataset_input,
+    ensure_experiment,
+    patience,
+    start_parent,
+)
 from visavis.tracking.courier import Post
 from visavis.tracking.tracker import Tracker, flatten, step_run
 
@@ -20,6 +27,7 @@ __all__ = [
     "dataset_input",
     "ensure_experiment",
     "flatten",
+    "patience",
     "start_parent",
     "step_run",
 ]

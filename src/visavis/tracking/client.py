@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # A dead server must cost seconds, not the minutes of MLflow's defaults (7 retries, 120 s each).
 HTTP_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+_TIMEOUT, _PATIENT_SECONDS = "MLFLOW_HTTP_REQUEST_TIMEOUT", "1800"
 EXPERIMENT = "visavis"
 """MLflow experiment of all runs, unless another one is asked for."""
 _PARENT_TAG = "mlflow.parentRunId"
@@ -128,9 +129,28 @@ def client_for(tracking_uri: str) -> MlflowClient:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # It prints the whole traceback of what it raises anyway, each time that a call is tried again.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return MlflowClient(tracking_uri or os.environ["MLFLOW_TRACKING_URI"])
+
+
+@contextlib.contextmanager
+def patience() -> Iterator[None]:
+    """Gives MLflow time inside of the block: a server takes longer to store weights than a metric.
+
+    A limit that the user has set in the environment is kept.
+    """
+    before = os.environ.get(_TIMEOUT)
+    if before in (None, HTTP_LIMITS[_TIMEOUT]):
+        os.environ[_TIMEOUT] = _PATIENT_SECONDS
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_TIMEOUT, None)
+        else:
+            os.environ[_TIMEOUT] = before
 
 
 def ensure_experiment(client: MlflowClient, name: str, artifacts: str | None = None) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from visavis.chat.template import Template
 from visavis.data.tokens import TokenStore
+from visavis.errors import VisavisError
 from visavis.models.detokenizer import Detokenizer
 from visavis.models.image_encoder import pool_tokens
 from visavis.models.mllm import Mllm
@@ -50,7 +51,15 @@ def reconstruct(
         work: Folder of the checkpoint.
         log: Receives metrics by step.
         progress: Receives (steps done, steps in all).
+
+    Raises:
+        VisavisError: If there are no tokens to learn from.
     """
+    if not len(tokens) and config.steps:
+        raise VisavisError(
+            "there is no picture to tune the detokenizer on",
+            fix="put natural pictures into `pictures/` beside the clips, or give the stage 0 steps",
+        )
 
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = np.sort(rng.integers(len(tokens), size=config.batch_size))

@@ -40,6 +40,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
     (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").touch()
     return edit(Recipe(name="toy", pack="storybook"), {"clips.source": str(tmp_path / "clips")})
 
 
@@ -124,6 +125,26 @@ def test_a_full_disk_is_told_before_anything_is_written(
 
     monkeypatch.setattr(local.shutil, "disk_usage", nearly_full)
     with pytest.raises(VisavisError, match="are free for"):
+        run(recipe, tmp_path / "runs")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_disk_that_fills_up_is_named_and_the_run_goes_on_later(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    monkeypatch.setenv("TOY", "full")
+    with pytest.raises(VisavisError, match=r"step second: the disk is full: .*items\.txt") as caught:
+        run(recipe, runs)
+    assert "free some space" in caught.value.fix
+    assert not list((runs / "store" / "second").glob("*/manifest.json"))
+    monkeypatch.delenv("TOY")
+    assert states(run(recipe, runs)[0].run_dir) == {"first": "reused", "second": "ran"}
+
+
+def test_a_folder_without_clips_is_refused_before_a_run_begins(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "clips" / "a.mp4").rename(tmp_path / "clips" / "notes.txt")
+    with pytest.raises(VisavisError, match="holds no clips"):
         run(recipe, tmp_path / "runs")
     assert list((tmp_path / "runs").iterdir()) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
@@ -26,5 +27,7 @@ def _second(job: StepJob) -> StepResult:
         raise VisavisError("no face was found", fix="give clips with faces")
     if os.environ.get("TOY") == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if os.environ.get("TOY") == "full":
+        raise OSError(errno.ENOSPC, "No space left on device", str(job.work / "items.txt"))
     (job.work / "scorecard.txt").write_bytes((job.folder("items") / "items.txt").read_bytes())
     return StepResult({"in": 2, "kept": 2, "dropped": {}})
