@@ -163,6 +163,8 @@ def smoke() -> Recipe:
     """A minute or two on 2 cores: every step runs, nothing is learned. For CI."""
     changes: dict[str, Any] = {
         "clips.render_count": 60,
+        # The pack's ArcFace takes look-alikes for one person at less, and all clips end in one split.
+        "conversations.same_person": 0.8,
         "encode.pooled": True,
         **_every_stage(steps=4, batch_size=4, warmup=1, log_every=1),
         "adapt.max_samples": 8,
@@ -180,8 +182,6 @@ def storybook() -> Recipe:
     changes: dict[str, Any] = {
         "name": "storybook",
         "clips.render_count": 420,
-        # The pack's ArcFace takes look-alikes for one person at less, and all clips end in one split.
-        "conversations.same_person": 0.8,
         **_every_stage(steps=100, batch_size=16, warmup=10, log_every=10, lr=1e-3),
         "detokenizer.people.steps": 240,
         "rounds.steps": 160,
