@@ -1,7 +1,7 @@
 """The pack's MLLM: a small LLaMA that learns SEED-X's skills on storybook pictures, binding names to faces among them.
 
-A gated curriculum: who is who in words comes first and cheap; pictures follow. What is learned is measured on unseen
-people, with names that are drawn anew for every caption.
+A curriculum: crops by side; then who is who, in words alone and in pictures; then everything, with crops by
+looks, pictures to paint and descriptions. Figures are on unseen people, with names drawn anew for every caption.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ from visavis.models.image_encoder import ImageEncoder, pool_tokens
 from visavis.models.mllm import IGNORED, Mllm, MllmBatch, MllmConfig
 from visavis.models.pixels import to_tensor
 from visavis.pretrain.geometry import initialise_locally
-from visavis.pretrain.pictures import PictureSet, Row
+from visavis.pretrain.pictures import PictureSet
 from visavis.pretrain.skills import (
     CROP,
     DESCRIBE,
     GENERATE,
     HAS,
     OPENINGS,
-    PHOTO,
     PLACE,
     SIDES,
     WHERE,
@@ -56,8 +55,11 @@ LLM = {
     # transformers' 0.02 suits widths of thousands; at 128 it keeps every layer near zero for long.
     "initializer_range": 0.07,
 }
-MIX = {"text": 0.06, "paint": 0.20, "describe": 0.14, "place": 0.02, "who": 0.16, "crop": 0.14, "name": 0.28}
-_NO_NAMES = {"text": 0.10, "paint": 0.18, "describe": 0.14, "place": 0.02, "who": 0.26, "crop": 0.30}
+MIX = {
+    "text": 0.15, "paint": 0.08, "describe": 0.10, "place": 0.02, "who": 0.13, "side": 0.08, "crop": 0.10, "name": 0.34,
+}  # fmt: skip
+_FIRST = {"side": 1.0}
+_BINDING = {"text": 0.35, "who": 0.15, "side": 0.10, "crop": 0.10, "name": 0.30}
 _CHUNKS = 2
 _PEOPLE_IN_TEXT = 5
 _EXTRA_WORDS = """
@@ -89,7 +91,6 @@ def all_texts() -> list[str]:
         DESCRIBE,
         GENERATE,
         HAS,
-        PHOTO,
         PLACE,
         WHERE,
         _EXTRA_WORDS,
@@ -118,7 +119,7 @@ def open_world(encoder: ImageEncoder, root: Path) -> World:
     tokens = encode_set(encoder, pictures, root / "tokens.npy")
     pairs, singles, scenes = [], [], []
     for number, row in enumerate(pictures.rows):
-        people = tuple(_member(pictures.rows, p) for p in row["people"])
+        people = tuple(_member(p) for p in row["people"])
         cast = Cast(number, people, row["place"])
         if row["kind"] in ("closeup", "portrait") or row["layout"] in ("portrait", "one"):
             singles.append(cast)
@@ -133,11 +134,9 @@ def open_world(encoder: ImageEncoder, root: Path) -> World:
     return World(tokens, pairs, singles, scenes)
 
 
-def _member(rows: list[Row], person: dict[str, Any]) -> Member:
+def _member(person: dict[str, Any]) -> Member:
     face = -1 if person["closeup"] is None else person["closeup"]
-    # A pair's close-up is followed by the square around the same person.
-    has_portrait = 0 <= face < len(rows) - 1 and rows[face + 1]["kind"] == "portrait"
-    return Member(tuple(person["looks"]), person["side"] or "", face, face + 1 if has_portrait else -1)
+    return Member(tuple(person["looks"]), person["side"] or "", face)
 
 
 def mean_boxes(pictures: PictureSet) -> dict[str, tuple[float, float, float, float]]:
@@ -207,7 +206,7 @@ def _image_figures(
     others: dict[int, int] = {}
     for cast in world.pairs:
         for member, other in (cast.people, cast.people[::-1]):
-            others |= {member.face: other.face, member.portrait: other.portrait}
+            others[member.face] = other.face
     errors, right, position = [], [], 0
     for sample in samples:
         wanted = [row for turn in sample.turns if turn["role"] == "assistant" for row in _images(turn)]
@@ -259,8 +258,8 @@ def train_mllm(
     pictures: Path,
     unseen: Path,
     config: OptimConfig,
-    text_steps: int,
-    name_steps: int,
+    first_steps: int,
+    binding_steps: int,
     log: Callable[[str], None] = print,
 ) -> dict[str, float]:
     """Trains the model and writes it with the figures on unseen people.
@@ -272,19 +271,21 @@ def train_mllm(
         pictures: Picture set to train on.
         unseen: Picture set of other people.
         config: Optimizer and schedule.
-        text_steps: Steps on words alone before pictures come in.
-        name_steps: Step at which crops by name come in.
+        first_steps: Steps on crops by side alone, before the other skills come in.
+        binding_steps: Step until which names in words alone are most of what is learned.
         log: Receives lines for people.
     """
     tokenizer = build_tokenizer(all_texts(), IMAGE_TOKENS)
     template = Template(tokenizer, IMAGE_TOKENS)
     world, fresh = open_world(encoder, pictures), open_world(encoder, unseen)
     model = build_model(tokenizer, world.tokens.shape[2])
-    telling = {i for text in (*SIDES, *NAMES, *LOOKS_VOCABULARY) for i in template.ids(text)}
-    initialise_locally(model, template.queries, sorted(telling), mean_boxes(PictureSet.open(pictures)))
+    names = {i for text in NAMES for i in template.ids(text)}
+    telling = {i for text in (*SIDES, *LOOKS_VOCABULARY) for i in template.ids(text)} - names
+    boxes = mean_boxes(PictureSet.open(pictures))
+    initialise_locally(model, template.queries, sorted(names), sorted(telling), boxes)
 
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        mix = {"text": 1.0} if step < text_steps else _NO_NAMES if step < name_steps else MIX
+        mix = _FIRST if step < first_steps else _BINDING if step < binding_steps else MIX
         shares = np.asarray(list(mix.values())) / sum(mix.values())
         samples = [
             draw(world, str(skill), rng) for skill in rng.choice(list(mix), config.batch_size, p=shares)
@@ -304,7 +305,7 @@ def train_mllm(
 
     def report(metrics: dict[str, float], step: int) -> None:
         line = {name: round(value, 4) for name, value in metrics.items()}
-        if step % 500 == 0:
+        if step % 250 == 0:
             line |= {name: round(value, 3) for name, value in measure(model, fresh, template).items()}
         log(f"{step} {line}")
 
@@ -325,8 +326,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, default=Path(".work/pictures/train"))
     parser.add_argument("--unseen", type=Path, default=Path(".work/pictures/eval"))
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--text-steps", type=int, default=350)
-    parser.add_argument("--name-steps", type=int, default=1500)
+    parser.add_argument("--first-steps", type=int, default=300)
+    parser.add_argument("--binding-steps", type=int, default=700)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=1)
@@ -348,8 +349,8 @@ def main() -> None:
         given.pictures,
         given.unseen,
         config,
-        given.text_steps,
-        given.name_steps,
+        given.first_steps,
+        given.binding_steps,
     )
     print(figures)
 

@@ -17,18 +17,21 @@ SIDES = ("left", "right")
 DESCRIBE = "Describe this person."
 WHERE = "Where is this?"
 CROP = "Show the face of {target}."
-PHOTO = "Show a photo of {target}."
 HAS = "What has {who}?"
 PLACE = "Where is {who}?"
 _QUESTIONS: dict[str, tuple[str, ...]] = {
     "who": ("side", "look", "told", "name"),
+    "side": (),
     "crop": ("look",),
     "name": ("name",),
 }
 GENERATE = "Generate an image: {caption}"
 OPENINGS = ("two friends, ", "a photo of ", "a picture of ", "")
+STYLES = (0.66, 0.2, 0.14)
+"""Shares of captions that tell of a person the looks, the side, nothing."""
+SIDES_OFTEN = (0.38, 0.54, 0.08)
 HAIR_WORDS = ("hair", "head", "bob", "bun", "mohawk")
-SKILLS = ("text", "paint", "describe", "place", "who", "crop", "name")
+SKILLS = ("text", "paint", "describe", "place", "who", "side", "crop", "name")
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,11 @@ class Member:
         looks: Phrases, the most telling first ("a crown", "long red hair", "round glasses").
         side: `left` or `right` in a picture of two, empty otherwise.
         face: Row of the masked close-up in the picture set.
-        portrait: Row of the square cut out around the person.
     """
 
     looks: tuple[str, ...]
     side: str = ""
     face: int = -1
-    portrait: int = -1
 
     @property
     def hair(self) -> str:
@@ -84,14 +85,16 @@ def _phrases(member: Member, others: Sequence[Member], rng: np.random.Generator,
     return [own[int(i)] for i in sorted(picked)]
 
 
-def caption(cast: Cast, names: Sequence[str], rng: np.random.Generator) -> tuple[str, list[list[str]]]:
+def caption(
+    cast: Cast, names: Sequence[str], rng: np.random.Generator, styles_share: Sequence[float] = STYLES
+) -> tuple[str, list[list[str]]]:
     """Writes a caption with one clause per named person, in an order that says nothing about left and right.
 
     Returns:
         The text, and for each person the phrases that it mentions.
     """
     people = cast.people
-    styles = [str(s) for s in rng.choice(["looks", "side", "bare"], size=len(people), p=[0.66, 0.2, 0.14])]
+    styles = [str(s) for s in rng.choice(["looks", "side", "bare"], size=len(people), p=styles_share)]
     if all(style == "bare" for style in styles) or len(people) > 2:
         styles = ["looks"] * len(people)
     mentioned: list[list[str]] = [[] for _ in people]
@@ -133,8 +136,8 @@ def picture_sample(
 ) -> Sample:
     """Builds one sample of a skill for a picture of two people (paint, describe and place: of any number).
 
-    `who` asks in words; `crop` also wants both people, by side or by looks, `name` both by name: the masked face, or
-    the square around the person.
+    `who` asks in words; `side` and `crop` want both faces, by side or (crop) by looks too; `name` asks where everybody
+    named is, and wants both faces by name.
 
     Args:
         skill: One of `SKILLS` but `text`.
@@ -151,24 +154,24 @@ def picture_sample(
         return Sample([user(0, DESCRIBE), assistant(", ".join(people[0].looks))], [cast.picture], [1.0])
     if skill == "place":
         return Sample([user(0, WHERE), assistant(cast.place)], [cast.picture], [1.0])
-    text, mentioned = caption(cast, names, rng)
-    turns = _questions(cast, names, mentioned, rng, _QUESTIONS[skill])
+    text, mentioned = caption(cast, names, rng, SIDES_OFTEN if skill == "name" else STYLES)
+    turns: list[Turn] = []
     pictures, weights = [cast.picture], [1.0]
     for index in rng.permutation(len(people)) if skill != "who" else ():
         member, others = people[index], [m for i, m in enumerate(people) if i != index]
-        kind = "name" if skill == "name" else ("side", "look")[int(rng.integers(2))]
+        kind = ("side", "look")[int(rng.integers(2))] if skill == "crop" else skill
         target = {
             "name": names[index],
             "side": f"the person on the {member.side}",
             "look": f"the person with {_phrases(member, others, rng, 1)[0]}",
         }[kind]
-        masked = member.portrait < 0 or rng.random() < 0.5
-        request = CROP if masked else PHOTO
-        turns += [user(request.format(target=target)), assistant(len(pictures))]
-        pictures.append(member.face if masked else member.portrait)
+        turns += [user(CROP.format(target=target)), assistant(len(pictures))]
+        pictures.append(member.face)
         weights.append(crop_weight)
+    # Questions come last, or a crop could be cut by the answer to one.
+    turns += _questions(cast, names, mentioned, rng, _QUESTIONS[skill])
     lead = [{"type": "image", "image": 0}]
-    if skill != "crop":
+    if skill in ("who", "name"):
         lead = [{"type": "text", "text": f"{text}."}, *lead]
     turns[0]["content"] = [*lead, *turns[0]["content"]]
     return Sample(turns, pictures, weights)
@@ -181,22 +184,27 @@ def _questions(
     rng: np.random.Generator,
     kinds: Sequence[str],
 ) -> list[Turn]:
-    """Asks about both people: what is seen on a side, where a look is, where and what somebody named is."""
+    """Asks what is seen on a side and what was told of somebody, and once where somebody is, by look or by name.
+
+    Where only one is asked for: of two people, the second answer would follow from the first.
+    """
     pairs: list[tuple[str, str]] = []
     for index, member in enumerate(cast.people):
-        others = [m for i, m in enumerate(cast.people) if i != index]
-        unlike = [p for p in member.looks if all(p not in other.looks for other in others)]
         if "side" in kinds:
             pairs.append((HAS.format(who=f"the person on the {member.side}"), member.hair))
-        if "look" in kinds and unlike:
-            pairs.append(
-                (PLACE.format(who=f"the person with {unlike[int(rng.integers(len(unlike)))]}"), member.side)
-            )
         if "told" in kinds and mentioned[index]:
             pairs.append((HAS.format(who=names[index]), mentioned[index][0]))
-        if "name" in kinds:
-            pairs.append((PLACE.format(who=names[index]), member.side))
-    turns: list[Turn] = []
-    for index in rng.permutation(len(pairs)):
-        turns += [user(pairs[index][0]), assistant(pairs[index][1])]
-    return turns
+    asked = int(rng.integers(len(cast.people)))
+    member = cast.people[asked]
+    others = [m for i, m in enumerate(cast.people) if i != asked]
+    unlike = [p for p in member.looks if all(p not in other.looks for other in others)]
+    places = [names[asked]] if "name" in kinds else []
+    if "look" in kinds and unlike:
+        places.append(f"the person with {unlike[int(rng.integers(len(unlike)))]}")
+    if places:
+        pairs.append((PLACE.format(who=places[int(rng.integers(len(places)))]), member.side))
+    return [
+        turn
+        for index in rng.permutation(len(pairs))
+        for turn in (user(pairs[index][0]), assistant(pairs[index][1]))
+    ]
