@@ -13,7 +13,9 @@ from visavis.packs import load_pack
 from visavis.pretrain import build as builder
 from visavis.pretrain.build import FIGURES, PLANS, assemble, build
 
-MODULES = {plan.command[0]: name for name, plan in PLANS.items()}
+MODULES = {
+    module: name for name, plan in PLANS.items() for module, *_ in filter(None, (plan.command, plan.then))
+}
 
 
 def finish(parts: Path, name: str, mark: str = "") -> None:
@@ -41,7 +43,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 def test_a_build_from_nothing_trains_all_in_order_and_only_once(tmp_path: Path, trained: list[str]) -> None:
     manifest = build(tmp_path / "work", tmp_path / "pack")
-    expected = ["faces", "segmenter", "encoder", "autoencoder", "clip", "text_to_image", "mllm"]
+    expected = ["faces", "segmenter", "encoder", "autoencoder", "clip", "text_to_image", "round_trip", "mllm"]
     assert trained == ["pictures", "pictures", *expected]
     assert list(manifest.parts) == list(PLANS)
     pack = load_pack(tmp_path / "pack")
@@ -67,7 +69,7 @@ def test_a_part_trained_anew_begins_afresh_and_so_does_what_needs_it(
         write_atomic(path, b"")
     trained.clear()
     build(work, tmp_path / "pack", ["image_encoder"])
-    assert trained == ["encoder", "mllm"]
+    assert trained == ["encoder", "text_to_image", "round_trip", "mllm"]
     assert not any(path.exists() for path in stale) and all(path.exists() for path in kept)
     assert (work / "replaced" / "mllm" / FIGURES).is_file()
 

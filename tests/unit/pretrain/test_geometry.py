@@ -16,6 +16,7 @@ from visavis.pretrain.geometry import initialise_locally, place_code
 from visavis.pretrain.mllm import all_texts, build_model
 from visavis.pretrain.skills import SIDES
 from visavis.pretrain.vocabulary import build_tokenizer
+from visavis.storybook.captions import NAMES
 
 BOXES = {"left": (6.0, 20.0, 28.0, 44.0), "right": (36.0, 20.0, 58.0, 44.0)}
 
@@ -25,8 +26,10 @@ def started() -> tuple[Mllm, Template, MllmBatch]:
     tokenizer = build_tokenizer(all_texts(), 64)
     template = Template(tokenizer, 64)
     model = build_model(tokenizer, 64).eval()
-    initialise_locally(model, template.queries, sorted(template.ids(" ".join(SIDES))), BOXES)
-    turns = [user(0, "Show the face of the person on the left."), assistant(1)]
+    names = sorted({i for name in NAMES for i in template.ids(name)})
+    initialise_locally(model, template.queries, names, sorted(template.ids(" ".join(SIDES))), BOXES)
+    caption = "two friends, olivia on the right and julian on the left."
+    turns = [user(caption, 0, "Show the face of julian."), assistant(1)]
     rng = np.random.default_rng(0)
     pictures = [rng.normal(size=(64, 64)) for _ in range(2)]
     layout = lay_out(template.segments(turns), template)
@@ -61,14 +64,14 @@ def test_heads_of_a_side_read_that_side(started: tuple[Mllm, Template, MllmBatch
 
 
 @torch.no_grad()
-def test_the_fourth_head_finds_the_telling_word(started: tuple[Mllm, Template, MllmBatch]) -> None:
+def test_a_name_finds_what_was_told_by_it(started: tuple[Mllm, Template, MllmBatch]) -> None:
     model, template, batch = started
-    attention = _attention(model, batch)[3]
-    word = int((batch.input_ids[0] == template.ids("left")[0]).nonzero()[0, 0])
-    writes = (batch.write[0] >= 0).nonzero()[:, 0]
-    others = attention[writes].clone()
-    others[:, word] = 0
-    assert float((attention[writes, word] / others.max(1).values).median()) > 5
+    seen = _attention(model, batch)[2]
+    ids = batch.input_ids[0]
+    asked = int((ids == template.ids("julian")[0]).nonzero()[-1, 0])
+    own, others = (int((ids == template.ids(side)[0]).nonzero()[0, 0]) for side in ("left", "right"))
+    assert int(seen[asked].argmax()) == own
+    assert float(seen[asked, own]) > 5 * float(seen[asked, others])
 
 
 def test_near_places_have_codes_alike() -> None:
