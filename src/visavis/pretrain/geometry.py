@@ -12,10 +12,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from visavis.models.mllm import Mllm, PooledConnector
+from visavis.models.mllm import Mllm, PooledConnector, TokenShift
 
 _GRID = (16, 4)
 _PIXELS = 64
@@ -99,7 +99,10 @@ def initialise_locally(
         table[list(marked), channel] = 4 * _EMBEDDING
     table[:, _NAME_CODE.start : _NAMED_BEFORE.stop] = 0.0
     table[list(names), _NAME_CODE] = functional.normalize(torch.randn(len(names), _CODE)) * _CODE**0.5
-    for tap in model.connectors["shift"].maps:
+    shift = model.connectors["shift"]
+    assert isinstance(shift, TokenShift)
+    for tap in shift.maps:
+        assert isinstance(tap, nn.Linear)
         tap.weight[_NAMED_BEFORE, _NAME_CODE] = torch.eye(_CODE)
     for layer, block in enumerate(model.llm.model.layers):
         block.self_attn.o_proj.weight.normal_(0.0, _OUTPUT)
