@@ -1,7 +1,8 @@
 """Builds the bundled pack: trains what is missing, puts the parts together, writes card and manifest.
 
 Each part's trainer resumes from its checkpoint, and a part whose figures are there is not trained again unless it is
-asked for by name; then what was built on it is trained anew too, for it would not fit any more.
+asked for by name; then what was built on it is trained anew too, for it would not fit any more. When parts are named,
+those that were never trained here are taken from the pack that is there.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from visavis.errors import VisavisError
-from visavis.files import atomic_dir, read_json, write_atomic
+from visavis.files import atomic_dir, read_json, write_atomic, write_json
 from visavis.packs.manifest import Manifest, Part, write_manifest
 from visavis.pretrain.faces import SETTINGS as FACE_SETTINGS
 
 FIGURES = "figures.json"
+TRAINED_BY = "trained_by"
+"""Beside the figures of a part: the commands that made it."""
+
 LARGEST_BYTES = 25 * 10**6
 
 
@@ -142,9 +146,9 @@ def build(
 
     Args:
         work: Folder for pictures, checkpoints and finished parts; a killed build goes on there.
-        root: Folder of the pack.
-        parts: Finished parts to train anew, with those that need them. Missing parts are trained in any case,
-            so a build that was killed goes on without naming any.
+        root: Folder of the pack; one that is there lends the parts that are neither named nor trained in `work`.
+        parts: Parts to train anew, with those that need them. Without any, every part that is missing from `work`
+            is trained, so a build that was killed goes on without naming any.
         say: Receives one line for each thing that begins.
 
     Raises:
@@ -158,11 +162,40 @@ def build(
             count = "9000" if name == "train" else "900"
             _run("pictures", ("--out", f"{work}/pictures/{name}", "--count", count, "--seed", seed), say)
     _withdraw(work, parts or ())
+    if parts:
+        _borrow(work / "parts", root, parts, say)
     for plan in PLANS.values():
-        if not (work / "parts" / plan.folder / FIGURES).is_file():
-            for module, *arguments in filter(None, (plan.command, plan.then)):
+        file = work / "parts" / plan.folder / FIGURES
+        if not file.is_file():
+            commands = [command for command in (plan.command, plan.then) if command]
+            for module, *arguments in commands:
                 _run(module, [argument.format(work=work) for argument in arguments], say)
+            made = [" ".join(command).format(work=".work") for command in commands]
+            write_json(file, {**read_json(file), TRAINED_BY: made})
     return assemble(work / "parts", root)
+
+
+def _dependants(names: Iterable[str]) -> set[str]:
+    """Returns the parts and all that are trained on them."""
+    chosen = set(names)
+    for name, plan in PLANS.items():
+        if not chosen.isdisjoint(plan.needs):
+            chosen.add(name)
+    return chosen
+
+
+def _borrow(parts: Path, root: Path, named: Sequence[str], say: Callable[[str], None]) -> None:
+    """Copies into `parts` what the pack in `root` has and is neither named nor built on what is."""
+    if not (root / FIGURES).is_file():
+        return
+    figures = read_json(root / FIGURES)
+    for name in (name for name in PLANS if name not in _dependants(named) and name in figures):
+        folder = parts / PLANS[name].folder
+        if not folder.exists():
+            say(f"{name} is taken from {root}")
+            with atomic_dir(folder) as fresh:
+                shutil.copytree(root / PLANS[name].folder, fresh, dirs_exist_ok=True)
+                write_json(fresh / FIGURES, figures[name])
 
 
 def _withdraw(work: Path, parts: Sequence[str]) -> None:
@@ -170,12 +203,8 @@ def _withdraw(work: Path, parts: Sequence[str]) -> None:
 
     A part that is not finished is left alone: it is being trained, and goes on.
     """
-    chosen: set[str] = set()
-    for name, plan in PLANS.items():
-        finished = (work / "parts" / plan.folder / FIGURES).is_file()
-        if (name in parts and finished) or not chosen.isdisjoint(plan.needs):
-            chosen.add(name)
-    for name in chosen:
+    finished = (name for name in parts if (work / "parts" / PLANS[name].folder / FIGURES).is_file())
+    for name in _dependants(finished):
         plan = PLANS[name]
         for pattern in plan.leaves:
             for path in work.glob(pattern):
@@ -203,7 +232,7 @@ def assemble(parts: Path, root: Path) -> Manifest:
     Raises:
         VisavisError: If a part is missing or the files are too large together.
     """
-    figures: dict[str, dict[str, float]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     with atomic_dir(root) as folder:
         for name, plan in PLANS.items():
             source = parts / plan.folder
@@ -223,6 +252,7 @@ def assemble(parts: Path, root: Path) -> Manifest:
                 f"pack build: {total / 1e6:.1f} MB, at most {LARGEST_BYTES / 1e6:.0f}",
                 fix="make the largest part smaller",
             )
+        write_json(folder / FIGURES, figures)
         write_atomic(folder / "card.md", _card(figures, sizes))
         declared = {
             name: Part(path=plan.folder, licence="MIT", settings=plan.settings)
@@ -235,7 +265,7 @@ def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _card(figures: dict[str, dict[str, float]], sizes: dict[str, int]) -> str:
+def _card(figures: Mapping[str, Mapping[str, Any]], sizes: dict[str, int]) -> str:
     lines = [
         "# Pack `storybook`",
         "",
@@ -255,4 +285,8 @@ def _card(figures: dict[str, dict[str, float]], sizes: dict[str, int]) -> str:
             missed = "" if value is None or target is None or value >= target else " (missed)"
             wanted = "" if target is None else f"{target:g}{missed}"
             lines.append(f"| {name} | {words} | {measured} | {wanted} |")
+    lines += ["", "| part | trained by `python -m visavis.pretrain.`… |", "| --- | --- |"]
+    for name in PLANS:
+        commands = figures[name].get(TRAINED_BY, ["not recorded"])
+        lines.append(f"| {name} | {', then '.join(f'`{command}`' for command in commands)} |")
     return "\n".join([*lines, "", "Licence of all parts: MIT.", ""])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from visavis.errors import VisavisError
 from visavis.files import read_json, write_atomic, write_json
 from visavis.packs import load_pack
 from visavis.pretrain import build as builder
-from visavis.pretrain.build import FIGURES, PLANS, assemble, build
+from visavis.pretrain.build import FIGURES, PLANS, TRAINED_BY, assemble, build
 
 MODULES = {
     module: name for name, plan in PLANS.items() for module, *_ in filter(None, (plan.command, plan.then))
@@ -81,6 +82,21 @@ def test_a_part_in_training_is_resumed(tmp_path: Path, trained: list[str]) -> No
     assert (work / "clip" / "checkpoint.pt").exists()
 
 
+def test_a_named_part_is_trained_beside_those_of_the_pack_that_is_there(
+    tmp_path: Path, trained: list[str]
+) -> None:
+    root = tmp_path / "pack"
+    build(tmp_path / "work", root)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    shutil.rmtree(tmp_path / "work")
+    trained.clear()
+    build(tmp_path / "work", root, ["image_encoder"])
+    assert trained == ["pictures", "pictures", "encoder", "text_to_image", "round_trip", "mllm"]
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert read_json(root / FIGURES)["clip"][TRAINED_BY][0].startswith("clip --work .work/clip")
+    assert "| clip | `clip --work .work/clip" in (root / "card.md").read_text()
+
+
 def test_needed_parts_come_first() -> None:
     names = list(PLANS)
     assert all(names.index(need) < names.index(name) for name, plan in PLANS.items() for need in plan.needs)
@@ -111,7 +127,7 @@ def test_the_card_names_every_figure_and_what_was_missed(tmp_path: Path) -> None
     assert "| faces | ArcFace verification AUC | 0.990 | 0.99 |" in card
     assert "scenes, dB | not measured | 23 |" in card
     assert all(words in card for plan in PLANS.values() for words, _ in plan.figures.values())
-    assert not list((tmp_path / "pack").rglob(FIGURES))
+    assert list((tmp_path / "pack").rglob(FIGURES)) == [tmp_path / "pack" / FIGURES]
 
 
 def test_a_pack_that_cannot_be_put_together_leaves_the_old_one(
