@@ -140,8 +140,11 @@ def chat(
 
     Example: `visavis chat --model models:/visavis@challenger`
     """
+    from transformers.utils.logging import disable_progress_bar
+
     from visavis.loading import load, local_tracking_uri
 
+    disable_progress_bar()
     folder = out or runs / "chats" / datetime.now().strftime("%Y%m%d-%H%M%S")
     with console.status("loading the model"):
         loaded = load(model, tracking_uri=local_tracking_uri(runs))

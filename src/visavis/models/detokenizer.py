@@ -194,7 +194,9 @@ class Detokenizer(nn.Module):
         """Reads a folder written by `save_pretrained`, in float32."""
         config = DetokenizerConfig(**load_config(folder))
         kind = PixArtTransformer2DModel if config.denoiser == "dit" else UNet2DConditionModel
-        denoiser = kind.from_pretrained(folder / DENOISER_FOLDER, torch_dtype=torch.float32)
+        denoiser = kind.from_pretrained(
+            folder / DENOISER_FOLDER, torch_dtype=torch.float32, low_cpu_mem_usage=False
+        )
         scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
         model = cls(denoiser, scheduler, config)
         load_weights(model.connector, folder)

@@ -69,7 +69,7 @@ def load_autoencoder(pack: Pack, *, dtype: torch.dtype | None = None) -> ModelMi
     from diffusers import AutoModel
 
     return AutoModel.from_pretrained(
-        str(pack.part("vae")), torch_dtype=_float(dtype), use_safetensors=True
+        str(pack.part("vae")), torch_dtype=_float(dtype), use_safetensors=True, low_cpu_mem_usage=False
     ).eval()
 
 
@@ -81,7 +81,7 @@ def load_text_to_image(
 
     path = pack.part("text_to_image")
     denoiser = PixArtTransformer2DModel.from_pretrained(
-        path / "denoiser", torch_dtype=_float(dtype), use_safetensors=True
+        path / "denoiser", torch_dtype=_float(dtype), use_safetensors=True, low_cpu_mem_usage=False
     )
     return denoiser.eval(), FlowMatchEulerDiscreteScheduler.from_pretrained(path / "scheduler")
 

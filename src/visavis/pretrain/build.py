@@ -131,6 +131,7 @@ PLANS: dict[str, PartPlan] = {
             "where_is_name": ("left or right of somebody named (chance 0.5)", 0.9),
             "crop_right_person": ("crop by side or looks is nearer to the right person (chance 0.5)", 0.9),
             "name_right_person": ("crop by name is nearer to the right person (chance 0.5)", 0.9),
+            "name_right_person_varied": ("the same, requests varied in words and order", None),
             "paint_mse": ("text-to-image: mean squared error of image tokens", None),
         },
         ("mllm/*.pt",),

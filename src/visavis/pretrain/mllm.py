@@ -1,7 +1,8 @@
 """The pack's MLLM: a small LLaMA that learns SEED-X's skills on storybook pictures, binding names to faces among them.
 
 A curriculum: crops by side; then who is who, in words alone and in pictures; then everything, with crops by
-looks, pictures to paint and descriptions. Figures are on unseen people, with names drawn anew for every caption.
+looks, pictures to paint and descriptions; last, the same in varied words and orders. Figures are on unseen
+people, with names drawn anew for every caption.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from visavis.models.pixels import to_tensor
 from visavis.pretrain.geometry import initialise_locally
 from visavis.pretrain.pictures import PictureSet
 from visavis.pretrain.skills import (
-    CROP,
+    CROPS,
     DESCRIBE,
     GENERATE,
     HAS,
@@ -87,7 +88,6 @@ def all_texts() -> list[str]:
         KEEP_IDENTICAL,
         KEPT,
         RESPONSE,
-        CROP,
         DESCRIBE,
         GENERATE,
         HAS,
@@ -95,7 +95,16 @@ def all_texts() -> list[str]:
         WHERE,
         _EXTRA_WORDS,
     ]
-    return [*fixed, *OPENINGS, *SIDES, *NAMES, *LOOKS_VOCABULARY, *CLOTHES_VOCABULARY, *PLACES_VOCABULARY]
+    return [
+        *fixed,
+        *CROPS,
+        *OPENINGS,
+        *SIDES,
+        *NAMES,
+        *LOOKS_VOCABULARY,
+        *CLOTHES_VOCABULARY,
+        *PLACES_VOCABULARY,
+    ]
 
 
 def encode_set(encoder: ImageEncoder, pictures: PictureSet, cache: Path) -> np.ndarray:
@@ -149,7 +158,7 @@ def mean_boxes(pictures: PictureSet) -> dict[str, tuple[float, float, float, flo
     return {side: tuple(np.mean(found, axis=0).tolist()) for side, found in boxes.items()}
 
 
-def draw(world: World, skill: str, rng: np.random.Generator) -> Sample:
+def draw(world: World, skill: str, rng: np.random.Generator, varied: bool = False) -> Sample:
     """Draws one sample of a skill; people get names of their own each time."""
     names = [NAMES[int(i)] for i in rng.choice(len(NAMES), _PEOPLE_IN_TEXT, replace=False)]
     if skill == "text":
@@ -159,19 +168,21 @@ def draw(world: World, skill: str, rng: np.random.Generator) -> Sample:
     pools["place"] = world.scenes
     pool = pools.get(skill, world.pairs)
     cast = pool[int(rng.integers(len(pool)))]
-    return picture_sample(skill, cast, names, rng, CROP_WEIGHT)
+    return picture_sample(skill, cast, names, rng, CROP_WEIGHT, varied)
 
 
 def make_batch(samples: list[Sample], world: World, template: Template) -> MllmBatch:
-    """Lays out samples; generated images of a sample are independent requests and are not read again."""
-    layouts = [lay_out(template.segments(sample.turns), template, reread=False) for sample in samples]
+    """Lays out samples."""
+    layouts = [lay_out(template.segments(sample.turns), template, reread=sample.reread) for sample in samples]
     pictures = [[world.tokens[row] for row in sample.pictures] for sample in samples]
     return collate(layouts, pictures, IMAGE_TOKENS, [sample.weights for sample in samples])
 
 
 @torch.no_grad()
-def measure(model: Mllm, world: World, template: Template, count: int = 96) -> dict[str, float]:
-    """Measures the skills on a world of unseen people.
+def measure(
+    model: Mllm, world: World, template: Template, count: int = 96, varied: bool = False
+) -> dict[str, float]:
+    """Measures the skills on a world of unseen people, in one form of request or in varied ones.
 
     Crops count as right when they are nearer to the asked person's close-up than to the other one's (chance 0.5);
     answers when every word is right.
@@ -180,7 +191,7 @@ def measure(model: Mllm, world: World, template: Template, count: int = 96) -> d
     figures: dict[str, float] = {}
     for number, skill in enumerate(MIX):
         rng = np.random.default_rng((7, number))
-        samples = [draw(world, skill, rng) for _ in range(count)]
+        samples = [draw(world, skill, rng, varied) for _ in range(count)]
         batch = make_batch(samples, world, template)
         hidden = model.hidden_states(batch)
         supervised = batch.labels != IGNORED
@@ -260,6 +271,7 @@ def train_mllm(
     config: OptimConfig,
     first_steps: int,
     binding_steps: int,
+    vary_from: int,
     log: Callable[[str], None] = print,
 ) -> dict[str, float]:
     """Trains the model and writes it with the figures on unseen people.
@@ -273,6 +285,7 @@ def train_mllm(
         config: Optimizer and schedule.
         first_steps: Steps on crops by side alone, before the other skills come in.
         binding_steps: Step until which names in words alone are most of what is learned.
+        vary_from: Step from which requests vary in form.
         log: Receives lines for people.
     """
     tokenizer = build_tokenizer(all_texts(), IMAGE_TOKENS)
@@ -288,7 +301,8 @@ def train_mllm(
         mix = _FIRST if step < first_steps else _BINDING if step < binding_steps else MIX
         shares = np.asarray(list(mix.values())) / sum(mix.values())
         samples = [
-            draw(world, str(skill), rng) for skill in rng.choice(list(mix), config.batch_size, p=shares)
+            draw(world, str(skill), rng, step >= vary_from)
+            for skill in rng.choice(list(mix), config.batch_size, p=shares)
         ]
         # Samples of like length share a forward pass, for padding costs as much as words.
         samples.sort(key=lambda sample: (len(sample.pictures), len(sample.turns)))
@@ -306,11 +320,14 @@ def train_mllm(
     def report(metrics: dict[str, float], step: int) -> None:
         line = {name: round(value, 4) for name, value in metrics.items()}
         if step % 250 == 0:
-            line |= {name: round(value, 3) for name, value in measure(model, fresh, template).items()}
+            figures = measure(model, fresh, template, varied=step > vary_from)
+            line |= {name: round(value, 3) for name, value in figures.items()}
         log(f"{step} {line}")
 
     train(model, step_loss, config, work, log=report)
     figures = measure(model, fresh, template, 400)
+    varied = measure(model, fresh, template, 400, varied=True)
+    figures |= {f"{name}_varied": value for name, value in varied.items()}
     model.save_pretrained(out, torch.float16)
     save_tokenizer(tokenizer, out)
     write_json(out / "figures.json", figures)
@@ -325,9 +342,10 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, default=Path(".work/parts/image_encoder"))
     parser.add_argument("--pictures", type=Path, default=Path(".work/pictures/train"))
     parser.add_argument("--unseen", type=Path, default=Path(".work/pictures/eval"))
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--first-steps", type=int, default=300)
-    parser.add_argument("--binding-steps", type=int, default=700)
+    parser.add_argument("--binding-steps", type=int, default=800)
+    parser.add_argument("--vary-from", type=int, default=5000)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=1)
@@ -351,6 +369,7 @@ def main() -> None:
         config,
         given.first_steps,
         given.binding_steps,
+        given.vary_from,
     )
     print(figures)
 

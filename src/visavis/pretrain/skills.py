@@ -16,7 +16,7 @@ from visavis.chat.template import RESPONSE, Turn, assistant, user
 SIDES = ("left", "right")
 DESCRIBE = "Describe this person."
 WHERE = "Where is this?"
-CROP = "Show the face of {target}."
+CROPS = ("Show the face of {target}.", "Show me a close-up of {target}", "Draw the face of {target}")
 HAS = "What has {who}?"
 PLACE = "Where is {who}?"
 _QUESTIONS: dict[str, tuple[str, ...]] = {
@@ -65,11 +65,19 @@ class Cast:
 
 @dataclass(frozen=True)
 class Sample:
-    """Turns whose picture numbers index `pictures` (rows of the picture set); `weights` for generated ones."""
+    """Turns whose picture numbers index `pictures` (rows of the picture set).
+
+    Attributes:
+        turns: The conversation.
+        pictures: Row of each picture.
+        weights: Regression weight of each picture, for generated ones.
+        reread: Whether later turns see the generated pictures; otherwise each turn is a request of its own.
+    """
 
     turns: list[Turn]
     pictures: list[int]
     weights: list[float]
+    reread: bool = False
 
 
 def is_hair(phrase: str) -> bool:
@@ -132,7 +140,12 @@ def text_sample(people: Sequence[Member], names: Sequence[str], rng: np.random.G
 
 
 def picture_sample(
-    skill: str, cast: Cast, names: Sequence[str], rng: np.random.Generator, crop_weight: float
+    skill: str,
+    cast: Cast,
+    names: Sequence[str],
+    rng: np.random.Generator,
+    crop_weight: float,
+    varied: bool = False,
 ) -> Sample:
     """Builds one sample of a skill for a picture of two people (paint, describe and place: of any number).
 
@@ -145,6 +158,8 @@ def picture_sample(
         names: A name for each person.
         rng: The only source of chance.
         crop_weight: Regression weight of a crop (crops vary less than pictures).
+        varied: Whether requests and replies vary in wording and order, a question may come first and crops are
+            mostly read again, as in SEED-X's instruction data: what was learned from one form must hold in others.
     """
     people = cast.people
     if skill == "paint":
@@ -165,16 +180,20 @@ def picture_sample(
             "side": f"the person on the {member.side}",
             "look": f"the person with {_phrases(member, others, rng, 1)[0]}",
         }[kind]
-        turns += [user(CROP.format(target=target)), assistant(len(pictures))]
+        request = CROPS[int(rng.integers(len(CROPS)))] if varied else CROPS[0]
+        reply = (RESPONSE,) if varied and rng.random() < 0.7 else ()
+        turns += [user(request.format(target=target)), assistant(*reply, len(pictures))]
         pictures.append(member.face)
         weights.append(crop_weight)
     # Questions come last, or a crop could be cut by the answer to one.
     turns += _questions(cast, names, mentioned, rng, _QUESTIONS[skill])
+    if varied and cast.place and rng.random() < 0.6:
+        turns = [user(WHERE), assistant(cast.place), *turns]
     lead = [{"type": "image", "image": 0}]
     if skill in ("who", "name"):
-        lead = [{"type": "text", "text": f"{text}."}, *lead]
+        lead.insert(int(varied and rng.random() < 0.3), {"type": "text", "text": f"{text}."})
     turns[0]["content"] = [*lead, *turns[0]["content"]]
-    return Sample(turns, pictures, weights)
+    return Sample(turns, pictures, weights, reread=varied and rng.random() < 0.7)
 
 
 def _questions(
