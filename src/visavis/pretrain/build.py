@@ -40,6 +40,7 @@ class PartPlan:
             what was computed with the part. Patterns of `Path.glob`.
         needs: The parts that it is trained on.
         then: Module and arguments that add figures once it is trained.
+        remark: What a reader of its figures should know.
         settings: What the loader must be told.
     """
 
@@ -50,6 +51,7 @@ class PartPlan:
     leaves: tuple[str, ...]
     needs: tuple[str, ...] = ()
     then: tuple[str, ...] = ()
+    remark: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -136,6 +138,9 @@ PLANS: dict[str, PartPlan] = {
         },
         ("mllm/*.pt",),
         needs=("image_encoder",),
+        remark="Crops are coarse: their mean squared error is 0.31 where the tokens of close-ups vary by about 0.5. So"
+        " two people of like colours are easily taken for one another. Crops by side or looks were at 0.83 after"
+        " 5,000 steps: longer training still helps.",
     ),
 }
 
@@ -167,13 +172,19 @@ def build(
         _borrow(work / "parts", root, parts, say)
     for plan in PLANS.values():
         file = work / "parts" / plan.folder / FIGURES
-        if not file.is_file():
+        if not _is_finished(file.parent):
             commands = [command for command in (plan.command, plan.then) if command]
             for module, *arguments in commands:
                 _run(module, [argument.format(work=work) for argument in arguments], say)
             made = [" ".join(command).format(work=".work") for command in commands]
             write_json(file, {**read_json(file), TRAINED_BY: made})
     return assemble(work / "parts", root)
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether all commands of a part came to their end: the last act is to write down which they were."""
+    file = folder / FIGURES
+    return file.is_file() and TRAINED_BY in read_json(file)
 
 
 def _dependants(names: Iterable[str]) -> set[str]:
@@ -204,7 +215,7 @@ def _withdraw(work: Path, parts: Sequence[str]) -> None:
 
     A part that is not finished is left alone: it is being trained, and goes on.
     """
-    finished = (name for name in parts if (work / "parts" / PLANS[name].folder / FIGURES).is_file())
+    finished = (name for name in parts if _is_finished(work / "parts" / PLANS[name].folder))
     for name in _dependants(finished):
         plan = PLANS[name]
         for pattern in plan.leaves:
@@ -286,6 +297,9 @@ def _card(figures: Mapping[str, Mapping[str, Any]], sizes: dict[str, int]) -> st
             missed = "" if value is None or target is None or value >= target else " (missed)"
             wanted = "" if target is None else f"{target:g}{missed}"
             lines.append(f"| {name} | {words} | {measured} | {wanted} |")
+    for name, plan in PLANS.items():
+        if plan.remark:
+            lines += ["", f"{name}: {plan.remark}"]
     lines += ["", "| part | trained by `python -m visavis.pretrain.`… |", "| --- | --- |"]
     for name in PLANS:
         commands = figures[name].get(TRAINED_BY, ["not recorded"])

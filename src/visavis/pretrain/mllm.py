@@ -342,7 +342,7 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, default=Path(".work/parts/image_encoder"))
     parser.add_argument("--pictures", type=Path, default=Path(".work/pictures/train"))
     parser.add_argument("--unseen", type=Path, default=Path(".work/pictures/eval"))
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--steps", type=int, default=7500)
     parser.add_argument("--first-steps", type=int, default=300)
     parser.add_argument("--binding-steps", type=int, default=800)
     parser.add_argument("--vary-from", type=int, default=5000)

@@ -97,6 +97,25 @@ def test_a_named_part_is_trained_beside_those_of_the_pack_that_is_there(
     assert "| clip | `clip --work .work/clip" in (root / "card.md").read_text()
 
 
+def test_a_part_whose_last_command_was_cut_off_is_not_finished(
+    tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, run = tmp_path / "work", builder._run
+
+    def cut_off(module: str, arguments: Sequence[str], say: Callable[[str], None]) -> None:
+        if module == "round_trip":
+            raise KeyboardInterrupt
+        run(module, arguments, say)
+
+    monkeypatch.setattr(builder, "_run", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        build(work, tmp_path / "pack")
+    monkeypatch.setattr(builder, "_run", run)
+    trained.clear()
+    build(work, tmp_path / "pack")
+    assert trained == ["text_to_image", "round_trip", "mllm"]
+
+
 def test_needed_parts_come_first() -> None:
     names = list(PLANS)
     assert all(names.index(need) < names.index(name) for name, plan in PLANS.items() for need in plan.needs)
