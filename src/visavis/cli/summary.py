@@ -61,21 +61,20 @@ def show_claims(run_dir: Path, page: Path | None, console: Console) -> None:
 
 
 def claims_table(content: Mapping[str, Any]) -> Table:
-    """Returns the claims as a table: what is compared, the difference with its interval, and whether it holds."""
-    table = _table("claim", "treatment", "control", "difference", "95 % interval", "seeds", "")
+    """Returns the claims as a table: whether each holds, what it says, and the difference with its interval."""
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("claim")
     colours = {"holds": "green", "does not hold": "red", "undecided": "yellow"}
     for claim in content["claims"]:
         digits = 2 if claim["unit"] == "dB" else 3
-        arms = [f"{claim[arm]['value']:.{digits}f}" for arm in ("treatment", "control")]
+        ours, theirs = (f"{claim[arm]['value']:.{digits}f}" for arm in ("treatment", "control"))
         difference, verdict = claim["difference"], claim["verdict"]
         low, high = (f"{end:+.{digits}f}" for end in difference["ci95"])
+        figures = f"{difference['value']:+.{digits}f} ({low} to {high}), {difference['n']} seeds"
         table.add_row(
-            f"{claim['claim']} ({claim['unit']})",
-            *arms,
-            f"{difference['value']:+.{digits}f}",
-            f"{low} to {high}",
-            str(difference["n"]),
             f"[{colours[verdict]}]{verdict}[/]",
+            f"{claim['claim']} ({claim['unit']})\n[dim]{ours} against {theirs}: {figures}[/]",
         )
     return table
 
