@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +20,13 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 def repository() -> Path:
     """Root of the checkout."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _no_tracker_is_left() -> Iterator[None]:
+    """Takes back what MLflow keeps for the whole process: the next test must not look for a server that is gone."""
+    yield
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)
+        sys.modules["mlflow"].set_registry_uri(None)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)

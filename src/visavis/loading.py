@@ -73,14 +73,17 @@ def _check_database(uri: str) -> None:
 
 
 def _download(uri: str, tracking_uri: str, destination: Path | None) -> Path:
-    import mlflow
     from mlflow.artifacts import download_artifacts
 
     from visavis.tracking import patience
 
-    mlflow.set_tracking_uri(tracking_uri)
+    target = str(destination) if destination else None
     with patience():
-        return Path(download_artifacts(artifact_uri=uri, dst_path=str(destination) if destination else None))
+        return Path(
+            download_artifacts(
+                artifact_uri=uri, dst_path=target, tracking_uri=tracking_uri, registry_uri=tracking_uri
+            )
+        )
 
 
 def _model_folder(pyfunc: Path) -> Path:

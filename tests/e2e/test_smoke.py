@@ -138,6 +138,8 @@ def test_smoke_runs_from_clips_to_a_registered_version(
     assert len(parent.inputs.dataset_inputs) == 2 and steps["tune_rounds"].inputs.dataset_inputs
     losses = client.get_metric_history(steps["tune_rounds"].info.run_id, "loss")
     assert [point.step for point in losses] == [1, 2, 3, 4]
+    # By the environment, which is put back: `mlflow.set_tracking_uri` would outlive the server.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     the_version_talks(client, server, parent)
 
     assert smoke(runs, server) <= REUSE_SECONDS
@@ -179,6 +181,5 @@ def the_version_talks(client: MlflowClient, uri: str, parent: Any) -> None:
     address = "models:/visavis@challenger" if passed else f"models:/visavis/{version.version}"
     model = visavis.load(address, tracking_uri=uri)
     assert ChatSession(model).say("Generate an image: a woman and a man on the beach").text
-    mlflow.set_tracking_uri(uri)
     (answers,) = mlflow.pyfunc.load_model(address).predict([["Generate an image: a woman"]])
     assert set(answers[0]) == {"text", "image"}
