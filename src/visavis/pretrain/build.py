@@ -134,13 +134,13 @@ PLANS: dict[str, PartPlan] = {
             "crop_right_person": ("crop by side or looks is nearer to the right person (chance 0.5)", 0.9),
             "name_right_person": ("crop by name is nearer to the right person (chance 0.5)", 0.9),
             "name_right_person_varied": ("the same, requests varied in words and order", None),
+            "crop_mse": ("crop by side or looks: mean squared error of image tokens", None),
             "paint_mse": ("text-to-image: mean squared error of image tokens", None),
         },
         ("mllm/*.pt",),
         needs=("image_encoder",),
-        remark="Crops are coarse: their mean squared error is 0.31 where the tokens of close-ups vary by about 0.5. So"
-        " two people of like colours are easily taken for one another. Crops by side or looks were at 0.83 after"
-        " 5,000 steps: longer training still helps.",
+        remark="Crops are coarse, so two people of like colours are easily taken for one another; crops still"
+        " gained when the training ended.",
     ),
 }
 
