@@ -22,7 +22,8 @@ Denoiser: TypeAlias = PixArtTransformer2DModel | UNet2DConditionModel
 DENOISER_FOLDER = "denoiser"
 TRAINING_STEPS = 1000
 NO_EXTRA_CONDITION = {"resolution": None, "aspect_ratio": None}
-_MIN_SIGMA = 0.05
+MIN_SIGMA = 0.05
+"""The least noise level that is drawn; it also bounds the weight of the loss."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def draw_sigma(count: int, generator: torch.Generator | None = None) -> Tensor:
 
     Few-step sampling starts from pure noise, so that level gets a share of its own.
     """
-    sigma = torch.sigmoid(torch.randn(count, generator=generator) + 0.5).clamp(_MIN_SIGMA, 1.0)
+    sigma = torch.sigmoid(torch.randn(count, generator=generator) + 0.5).clamp(MIN_SIGMA, 1.0)
     return torch.where(torch.rand(count, generator=generator) < 0.25, torch.ones(()), sigma)
 
 
@@ -159,7 +160,7 @@ class Detokenizer(nn.Module):
         wide = sigma.view(-1, 1, 1, 1)
         prediction = self.predict((1 - wide) * latents + wide * noise, sigma, tokens)
         error = (prediction.float() - latents).square().mean(dim=(1, 2, 3))
-        return (error / (sigma + _MIN_SIGMA)).mean()
+        return (error / (sigma + MIN_SIGMA)).mean()
 
     @torch.no_grad()
     def sample(self, tokens: Tensor, steps: int = 4, seed: int = 0) -> Tensor:

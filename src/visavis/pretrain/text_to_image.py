@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, PreTrainedTokenizerBase
 
 from visavis.files import write_json
-from visavis.models.detokenizer import DENOISER_FOLDER, NO_EXTRA_CONDITION, TRAINING_STEPS, draw_sigma
+from visavis.models.detokenizer import DENOISER_FOLDER, MIN_SIGMA, NO_EXTRA_CONDITION, TRAINING_STEPS, draw_sigma
 from visavis.models.pixels import to_tensor
 from visavis.pretrain.clip import MAX_WORDS, row_caption
 from visavis.pretrain.pictures import PictureSet
@@ -96,14 +96,14 @@ def train_text_to_image(
             timestep=sigma * TRAINING_STEPS,
             added_cond_kwargs=NO_EXTRA_CONDITION,
         ).sample
-        loss = nn.functional.mse_loss(output, clean)
-        return loss, {}
+        error = (output - clean).square().mean(dim=(1, 2, 3))
+        return (error / (sigma + MIN_SIGMA)).mean(), {"clean_latent_mse": float(error.detach().mean())}
 
     last = train(model, step_loss, config, work, log=lambda metrics, step: print(step, metrics, flush=True))
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.float16).save_pretrained(out / DENOISER_FOLDER)
     FlowMatchEulerDiscreteScheduler().save_pretrained(out / "scheduler")
-    figures = {"clean_latent_mse": last.get("loss", 0.0)}
+    figures = {"clean_latent_mse": last.get("clean_latent_mse", 0.0)}
     write_json(out / "figures.json", figures)
     return figures
 
