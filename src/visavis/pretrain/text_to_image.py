@@ -17,7 +17,13 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, PreTrainedTokenizerBase
 
 from visavis.files import write_json
-from visavis.models.detokenizer import DENOISER_FOLDER, MIN_SIGMA, NO_EXTRA_CONDITION, TRAINING_STEPS, draw_sigma
+from visavis.models.detokenizer import (
+    DENOISER_FOLDER,
+    MIN_SIGMA,
+    NO_EXTRA_CONDITION,
+    TRAINING_STEPS,
+    draw_sigma,
+)
 from visavis.models.pixels import to_tensor
 from visavis.pretrain.clip import MAX_WORDS, row_caption
 from visavis.pretrain.pictures import PictureSet
