@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _BLOCK_BYTES = 1 << 20
 
@@ -34,12 +34,17 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     Raises:
         OSError: If the disk is full or the folder is not writable; the temporary file is removed.
     """
+    with _atomic_file(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def _atomic_file(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    data = content.encode() if isinstance(content, str) else content
     try:
         with temporary.open("wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -57,9 +62,11 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes one JSON object per line, atomically."""
-    write_atomic(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Writes one JSON object per line, atomically; a row at a time is held in memory."""
+    with _atomic_file(path) as stream:
+        for row in rows:
+            stream.write(json.dumps(row, sort_keys=True).encode() + b"\n")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -1,38 +1,36 @@
-"""Curation: clips in, pairs of frames with the same two people out, and a reason for every other file."""
+"""Curation: clips in, pairs of frames with the same two people out, and a reason for every other file.
+
+The work has two halves. `curate_part` judges a part of the clips, in any process, on any machine. `merge` puts the
+parts together in the order of the source and decides what needs all of them: same bytes, near-duplicates, numbers.
+So the result depends neither on how many parts there were nor on who was ready first.
+"""
 
 from __future__ import annotations
 
 import base64
+import os
+import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from visavis.data.config import CurateConfig
-from visavis.data.crops import Picture, cut, write_png
-from visavis.data.decode import Clip, DecodeJob, Rejected
-from visavis.data.guard import Outcome, guarded_map
-from visavis.data.journal import Journal
+from visavis.data.crops import read_png
+from visavis.data.journal import Journal, JournalRows
+from visavis.data.judge import FRAMES, Judge, ThumbnailQuota, write_thumbnail
 from visavis.data.ledger import Ledger
-from visavis.data.people import (
-    FaceFinder,
-    NearDuplicates,
-    NoPair,
-    Pair,
-    Progress,
-    find_pair,
-    unopened_id,
-)
+from visavis.data.listing import Listing, list_items
+from visavis.data.people import FaceFinder, NearDuplicates, Progress, unopened_id
 from visavis.data.pictures import curate_picture
-from visavis.data.sources import Source, list_clips, list_pictures
+from visavis.data.sources import Source
 from visavis.files import write_atomic, write_json, write_jsonl
 
 STEP = "curate_clips"
-_THUMBNAIL_HEIGHT = 96
+JOURNAL = "journal.jsonl"
 
 
 def curate(
@@ -57,20 +55,40 @@ def curate(
     Raises:
         VisavisError: If the source cannot be listed, or `out` holds other work.
     """
-    clips, pictures = list_clips(source), list_pictures(source)
-    total = len(clips) + len(pictures)
-    fingerprint = {"config": config.model_dump(mode="json", exclude={"workers", "timeout_s"}), "items": total}
-    with Journal(out / "journal.jsonl", fingerprint) as journal:
-        run = _Run(out, config, faces, journal)
-        done = 0
-        for key, value in run.clips(clips):
-            if value is not None:
-                journal.append(key, value)
+    listing = list_items(source)
+    curate_part(listing, out, config, faces, progress)
+    return merge([(listing, out)], out, config)
+
+
+def curate_part(
+    part: Listing, out: Path, config: CurateConfig, faces: FaceFinder, progress: Progress | None = None
+) -> None:
+    """Judges each item of a part by itself and writes `journal.jsonl`, `frames/`, `pictures/`, `dropped/`.
+
+    Args:
+        part: Items to judge.
+        out: Folder to write; may hold the beginning of the same work.
+        config: Limits.
+        faces: Face detector and recogniser.
+        progress: Called with the number of items done and in all.
+
+    Raises:
+        VisavisError: If `out` holds other work.
+    """
+    fingerprint = {
+        "config": config.model_dump(mode="json", exclude={"workers", "timeout_s"}),
+        "items": len(part),
+    }
+    with Journal(out / JOURNAL, fingerprint) as journal:
+        done = sum(item.ref in journal for item in part.clips)
+        judge = Judge(out, config, faces, (journal.rows[item.ref] for item in part.clips[:done]))
+        for item, value in zip(part.clips[done:], judge.clips(part.clips[done:]), strict=True):
+            journal.append(item.ref, value)
             done += 1
             if progress:
-                progress(done, total)
-        stored = {journal.rows[item.ref]["item_id"] for item in pictures if item.ref in journal}
-        for picture in pictures:
+                progress(done, len(part))
+        stored = {journal.rows[item.ref]["item_id"] for item in part.pictures if item.ref in journal}
+        for picture in part.pictures:
             if picture.ref not in journal:
                 value = curate_picture(
                     picture, out, config.pictures, config, config.max_pixels, faces, stored
@@ -79,183 +97,151 @@ def curate(
                 stored.add(value["item_id"])
             done += 1
             if progress:
-                progress(done, total)
-        return _close(out, clips, pictures, journal)
+                progress(done, len(part))
 
 
-class _Run:
-    """The state that grows from clip to clip; rebuilt from the journal when a run goes on."""
+def merge(parts: Sequence[tuple[Listing, Path]], out: Path, config: CurateConfig) -> dict[str, Any]:
+    """Puts judged parts together as one result; see `curate` for what it writes and returns.
 
-    def __init__(self, out: Path, config: CurateConfig, faces: FaceFinder, journal: Journal) -> None:
-        self.out, self.config, self.faces, self.journal = out, config, faces, journal
-        self.uses: Counter[str] = Counter()
-        self.originals: set[str] = set()
-        self.thumbnails: Counter[str] = Counter()
-        self.near = NearDuplicates(config.duplicate_picture, config.duplicate_people)
-
-    def clips(self, sources: list[Source]) -> Iterator[tuple[str, dict[str, Any] | None]]:
-        """Yields each clip's journal value in order; None for those that are in the journal already."""
-        waiting = [item for item in sources if item.ref not in self.journal and not self._refusal(item)]
-        outcomes = guarded_map(
-            "visavis.data.decode:read_clip",
-            (self._job(item) for item in waiting),
-            self.config.workers,
-            self.config.timeout_s,
+    Args:
+        parts: The items of each part and the folder that `curate_part` wrote, in the order of the source.
+        out: Folder to write; may be that of the only part.
+        config: Limits.
+    """
+    clips, pictures = Ledger(STEP), Ledger(f"{STEP}/pictures")
+    with ExitStack() as stack:
+        opened = [
+            (part, folder, stack.enter_context(JournalRows(folder / JOURNAL))) for part, folder in parts
+        ]
+        of_clips = ((folder, rows[item.ref]) for part, folder, rows in opened for item in part.clips)
+        write_jsonl(out / "pairs.jsonl", _Merger(out, config, clips).pairs(of_clips))
+        of_pictures = (
+            (folder, item, rows[item.ref]) for part, folder, rows in opened for item in part.pictures
         )
-        for item in sources:
-            if item.ref in self.journal:
-                self._remember(self.journal.rows[item.ref])
-                yield item.ref, None
+        write_jsonl(out / "pictures.jsonl", _merged_pictures(of_pictures, out, pictures))
+    counts = {
+        "clips": _close(clips, out / "ledger.jsonl", sum(len(part.clips) for part, _ in parts)),
+        "pictures": _close(
+            pictures, out / "pictures_ledger.jsonl", sum(len(part.pictures) for part, _ in parts)
+        ),
+    }
+    write_json(out / "summary.json", counts)
+    return counts["clips"]
+
+
+class _Merger:
+    """Decides what depends on all clips, in the order of the source."""
+
+    def __init__(self, out: Path, config: CurateConfig, ledger: Ledger) -> None:
+        self.out, self.ledger = out, ledger
+        self._uses: Counter[str] = Counter()
+        self._reasons: dict[str, str | None] = {}
+        self._quota = ThumbnailQuota(config.dropped_thumbnails)
+        self._near = NearDuplicates(config.duplicate_picture, config.duplicate_people)
+
+    def pairs(self, values: Iterable[tuple[Path, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+        """Fills the ledger and yields the rows of `pairs.jsonl`.
+
+        Args:
+            values: Folder of its part and journal value of every clip.
+        """
+        for folder, value in values:
+            name = value["name"]
+            self._uses[name] += 1
+            # The same bytes under another name are another item of the ledger, but never another sample.
+            item_id = name if self._uses[name] == 1 else f"{name}#{self._uses[name]}"
+            if value["decoded"] and name in self._reasons:
+                self._quota.count(self._reasons[name])
+                self._drop_twin(item_id, value, "duplicate", {"of": name}, self.out, name)
                 continue
-            refusal = self._refusal(item)
-            value = self._refused(item, refusal) if refusal else self._judged(item, next(outcomes))
-            self._remember(value)
-            yield item.ref, value
+            if value["decoded"]:
+                self._reasons[name] = value["reason"]
+            if value["status"] == "dropped":
+                self._drop(folder, item_id, value)
+            elif self._keep(folder, item_id, value):
+                yield {"clip_id": item_id, **value["pair"]}
 
-    def _job(self, item: Source) -> DecodeJob:
-        limits = self.config
-        return DecodeJob(
-            str(item.path), limits.min_seconds, limits.max_pixels, limits.cut_samples, limits.cut_threshold
-        )
+    def _drop(self, folder: Path, item_id: str, value: dict[str, Any]) -> None:
+        detail = dict(value["detail"])
+        if (thumbnail := detail.pop("thumbnail", None)) and self._quota.has_room(value["reason"]):
+            _place(folder / thumbnail, self.out / thumbnail)
+            detail["thumbnail"] = thumbnail
+        self._quota.count(value["reason"])
+        self.ledger.drop(item_id, value["reason"], **detail)
 
-    def _refusal(self, item: Source) -> str | None:
-        if item.problem:
-            return item.problem
-        if item.consent is False or (self.config.require_consent and item.consent is None):
-            return "no_consent"
-        if self.config.licences is not None and item.licence not in self.config.licences:
-            return "licence_refused"
-        return None
-
-    def _refused(self, item: Source, reason: str) -> dict[str, Any]:
-        return self._dropped(item, unopened_id(item.ref), reason, {})
-
-    def _judged(self, item: Source, outcome: Outcome) -> dict[str, Any]:
-        if outcome.failure:
-            reason = {"timeout": "decoder_timeout", "crashed": "decoder_crashed"}.get(
-                outcome.failure, "decoder_error"
-            )
-            return self._dropped(item, unopened_id(item.ref), reason, {"message": outcome.message})
-        clip: Clip | Rejected = outcome.value
-        digest = clip.sha256 or unopened_id(item.ref)
-        self.uses[digest] += 1
-        # The same bytes under another name are another item of the ledger, but never another sample.
-        item_id = digest if self.uses[digest] == 1 else f"{digest}#{self.uses[digest]}"
-        if isinstance(clip, Rejected):
-            return self._dropped(item, item_id, clip.reason, clip.detail, clip.frames)
-        value = self._paired(item, item_id, digest, clip)
-        return {**value, "decoded": True}
-
-    def _paired(self, item: Source, item_id: str, digest: str, clip: Clip) -> dict[str, Any]:
-        frames = (clip.first, clip.last)
-        if digest in self.originals:
-            return self._dropped(item, item_id, "duplicate", {"of": digest}, frames)
-        try:
-            found = find_pair(clip.first, clip.last, self.faces, self.config)
-        except Exception as error:
-            # Detectors fail on odd sizes and memory; that is the clip's end, not the run's.
-            return self._dropped(item, item_id, "detector_error", {"message": repr(error)[:200]}, frames)
-        if isinstance(found, NoPair):
-            return self._dropped(item, item_id, found.reason, found.detail, frames)
-        return self._kept(item, item_id, clip, found)
-
-    def _kept(self, item: Source, item_id: str, clip: Clip, pair: Pair) -> dict[str, Any]:
-        first, last = cut(clip.first, pair.first_square), cut(clip.last, pair.last_square)
-        people = pair.people()
-        thumbnail = self.near.thumbnail(first)
-        if twin := self.near.find(thumbnail, _embeddings(people)):
+    def _keep(self, folder: Path, item_id: str, value: dict[str, Any]) -> bool:
+        pair = value["pair"]
+        tiny = np.frombuffer(base64.b64decode(value["tiny"]), np.uint8)
+        tiny = tiny.reshape(NearDuplicates.side, NearDuplicates.side, 3)
+        embeddings = np.array([person["embedding"] for person in pair["people"]], np.float64)
+        files = [pair[name] for name in FRAMES]
+        if twin := self._near.find(tiny, embeddings):
             detail = {"of": twin[0], "picture_sim": twin[1]}
-            return self._dropped(item, item_id, "near_duplicate", detail, (clip.first, clip.last))
-        names = {name: f"frames/{item_id}-{name}.png" for name in ("first", "last")}
-        write_png(self.out / names["first"], first)
-        write_png(self.out / names["last"], last)
-        row = {
-            "clip_id": item_id,
-            "source_uri": item.uri,
-            "licence": item.licence,
-            "consent": item.consent,
-            "recording": item.recording,
-            **names,
-            "box_px": pair.first_square.side,
-            "first_square": [pair.first_square.x, pair.first_square.y],
-            "last_square": [pair.last_square.x, pair.last_square.y],
-            "seconds": clip.seconds,
-            "fps": clip.fps,
-            "people": people,
-        }
-        return {
-            "item_id": item_id,
-            "status": "kept",
-            "reason": None,
-            "detail": {"source_uri": item.uri, **pair.detail},
-            "pair": row,
-            "thumbnail": base64.b64encode(thumbnail.tobytes()).decode(),
-        }
+            self._drop_twin(item_id, value, "near_duplicate", detail, folder, value["name"])
+            if folder == self.out:
+                for file in files:
+                    (self.out / file).unlink(missing_ok=True)
+            return False
+        self._near.add(item_id, tiny, embeddings)
+        for file in files:
+            _place(folder / file, self.out / file)
+        self.ledger.keep(item_id, **value["detail"])
+        return True
 
-    def _dropped(
+    def _drop_twin(
         self,
-        item: Source,
         item_id: str,
+        value: dict[str, Any],
         reason: str,
         detail: dict[str, Any],
-        frames: tuple[Picture, ...] = (),
-    ) -> dict[str, Any]:
-        detail = {"source_uri": item.uri, **detail}
-        if frames and self.thumbnails[reason] < self.config.dropped_thumbnails:
-            detail["thumbnail"] = f"dropped/{item_id.replace('#', '-')}.jpg"
-            _write_thumbnail(self.out / detail["thumbnail"], frames)
-        return {"item_id": item_id, "status": "dropped", "reason": reason, "detail": detail}
-
-    def _remember(self, value: dict[str, Any]) -> None:
-        digest, _, number = value["item_id"].partition("#")
-        self.uses[digest] = max(self.uses[digest], int(number or 1))
-        if value["detail"].get("thumbnail"):
-            self.thumbnails[value["reason"]] += 1
-        if value["status"] == "kept":
-            raw = np.frombuffer(base64.b64decode(value["thumbnail"]), np.uint8)
-            shape = (NearDuplicates.side, NearDuplicates.side, 3)
-            self.near.add(value["item_id"], raw.reshape(shape), _embeddings(value["pair"]["people"]))
-        if value.get("decoded"):
-            self.originals.add(digest)
+        folder: Path,
+        name: str,
+    ) -> None:
+        """Drops a clip for another one's sake; its thumbnail is made of stored frames."""
+        detail = {"source_uri": value["detail"]["source_uri"], **detail}
+        thumbnail = f"dropped/{item_id.replace('#', '-')}.jpg"
+        frames = [folder / f"frames/{name}-{frame}.png" for frame in FRAMES]
+        if self._quota.has_room(reason):
+            if all(frame.is_file() for frame in frames):
+                write_thumbnail(self.out / thumbnail, [read_png(frame) for frame in frames])
+            if (self.out / thumbnail).is_file():  # a merge that is done again finds the frames removed
+                detail["thumbnail"] = thumbnail
+        self._quota.count(reason)
+        self.ledger.drop(item_id, reason, **detail)
 
 
-def _embeddings(people: list[dict[str, Any]]) -> NDArray[np.float64]:
-    return np.array([person["embedding"] for person in people], np.float64)
-
-
-def _write_thumbnail(path: Path, frames: tuple[Picture, ...]) -> None:
-    """Writes the frames side by side, small."""
-    small = []
-    for frame in frames:
-        height, width = frame.shape[:2]
-        width = max(1, min(round(width * _THUMBNAIL_HEIGHT / height), 4 * _THUMBNAIL_HEIGHT))
-        picture = Image.fromarray(frame).resize((width, _THUMBNAIL_HEIGHT), Image.Resampling.BICUBIC)
-        small.append(np.asarray(picture))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(small, 1)).save(path, "JPEG", quality=85)
-
-
-def _close(out: Path, clips: list[Source], pictures: list[Source], journal: Journal) -> dict[str, Any]:
-    """Writes what the journal holds as the results of the step, in the order of the source."""
-    counts = _write_ledger(out / "ledger.jsonl", STEP, clips, journal)
-    rows = [journal.rows[item.ref] for item in clips]
-    write_jsonl(out / "pairs.jsonl", [row["pair"] for row in rows if row["status"] == "kept"])
-    of_pictures = _write_ledger(out / "pictures_ledger.jsonl", f"{STEP}/pictures", pictures, journal)
-    rows = [journal.rows[item.ref] for item in pictures]
-    write_jsonl(out / "pictures.jsonl", [row["picture"] for row in rows if row["status"] == "kept"])
-    write_json(out / "summary.json", {"clips": counts, "pictures": of_pictures})
-    return counts
-
-
-def _write_ledger(path: Path, step: str, items: list[Source], journal: Journal) -> dict[str, Any]:
-    ledger = Ledger(step)
-    for item in items:
-        value = journal.rows[item.ref]
-        if value["status"] == "kept":
-            ledger.keep(value["item_id"], **value["detail"])
-        else:
+def _merged_pictures(
+    values: Iterable[tuple[Path, Source, dict[str, Any]]], out: Path, ledger: Ledger
+) -> Iterator[dict[str, Any]]:
+    """Fills the ledger and yields the rows of `pictures.jsonl`; equal files are one picture."""
+    kept: set[str] = set()
+    for folder, item, value in values:
+        if value["status"] == "dropped":
             ledger.drop(value["item_id"], value["reason"], **value["detail"])
-    if not items:
+        elif value["item_id"] in kept:
+            ledger.drop(unopened_id(item.ref), "duplicate", **value["detail"], of=value["item_id"])
+        else:
+            kept.add(value["item_id"])
+            row = value["picture"]
+            _place(folder / row["file"], out / row["file"])
+            ledger.keep(value["item_id"], **value["detail"])
+            yield row
+
+
+def _place(source: Path, target: Path) -> None:
+    """Gives a file of a part a place in the result: a second name where the disk allows it, else a copy."""
+    if source == target:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _close(ledger: Ledger, path: Path, expected: int) -> dict[str, Any]:
+    if not expected:
         write_atomic(path, "")
         return ledger.counts()
-    return ledger.close(path, len(items))
+    return ledger.close(path, expected)

@@ -3,10 +3,70 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from visavis.errors import VisavisError
+
+
+class JournalRows(Mapping[str, dict[str, Any]]):
+    """The rows of a journal file by key, read from the file when they are asked for.
+
+    Only the places of the lines are held in memory, so it stays flat however much each row holds.
+
+    Args:
+        path: File of the journal; the half-written last line of a killed run is ignored.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.header: dict[str, Any] | None = None
+        self.good_bytes = 0
+        self._places: dict[str, int] = {}
+        with path.open("rb") as stream:
+            for line in stream:
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    break
+                if not line.endswith(b"\n"):
+                    break
+                if self.header is None:
+                    self.header = row
+                else:
+                    self._places[row["key"]] = self.good_bytes
+                self.good_bytes += len(line)
+        # Opened anew: a half line that the first handle has read ahead is about to be overwritten.
+        self._stream = path.open("rb")
+
+    def add(self, key: str, length: int) -> None:
+        """Takes note of a line of `length` bytes that was written after the last one."""
+        self._places[key] = self.good_bytes
+        self.good_bytes += length
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        self._stream.seek(self._places[key])
+        value: dict[str, Any] = json.loads(self._stream.readline())["value"]
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def close(self) -> None:
+        """Closes the file; rows cannot be read any more."""
+        self._stream.close()
+
+    def __enter__(self) -> JournalRows:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Journal:
@@ -20,50 +80,41 @@ class Journal:
         fingerprint: What the results depend on (config, input). A journal written under another fingerprint
             must not be mixed with this run.
 
+    Attributes:
+        rows: Value of each finished item, read from the file when asked for.
+
     Raises:
         VisavisError: If the file belongs to another configuration or input.
     """
 
     def __init__(self, path: Path, fingerprint: dict[str, Any]) -> None:
         self.path = path
-        self.rows: dict[str, dict[str, Any]] = {}
         header = {"fingerprint": json.loads(json.dumps(fingerprint))}
-        good = self._load(header) if path.exists() else 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = path.open("r+b" if path.exists() else "wb")
-        self._stream.truncate(good)
-        self._stream.seek(good)
-        if not good:
-            self._write(header)
-
-    def _load(self, header: dict[str, Any]) -> int:
-        """Reads the whole lines; returns how many bytes of the file are good."""
-        good = 0
-        for line in self.path.read_bytes().splitlines(keepends=True):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                break
-            if not line.endswith(b"\n"):
-                break
-            if good == 0 and row != header:
-                raise VisavisError(
-                    f"{self.path} was written with other settings or another input",
-                    fix=f"choose another output folder, or remove {self.path.parent} to start again",
-                )
-            if good:
-                self.rows[row["key"]] = row["value"]
-            good += len(line)
-        return good
+        path.touch()
+        self.rows = JournalRows(path)
+        if self.rows.header not in (None, header):
+            self.rows.close()
+            raise VisavisError(
+                f"{path} was written with other settings or another input",
+                fix=f"choose another output folder, or remove {path.parent} to start again",
+            )
+        self._stream = path.open("r+b")
+        self._stream.truncate(self.rows.good_bytes)
+        self._stream.seek(self.rows.good_bytes)
+        if self.rows.header is None:
+            self.rows.header = header
+            self.rows.good_bytes += self._write(header)
 
     def append(self, key: str, value: dict[str, Any]) -> None:
         """Records that the item is done; the line is handed to the system before this returns."""
-        self.rows[key] = value
-        self._write({"key": key, "value": value})
+        self.rows.add(key, self._write({"key": key, "value": value}))
 
-    def _write(self, row: dict[str, Any]) -> None:
-        self._stream.write(json.dumps(row, sort_keys=True).encode() + b"\n")
+    def _write(self, row: dict[str, Any]) -> int:
+        line = json.dumps(row, sort_keys=True).encode() + b"\n"
+        self._stream.write(line)
         self._stream.flush()
+        return len(line)
 
     def __contains__(self, key: str) -> bool:
         return key in self.rows
@@ -73,3 +124,4 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
+        self.rows.close()

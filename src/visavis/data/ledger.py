@@ -75,7 +75,7 @@ class Ledger:
             raise ValueError(
                 f"ledger of {self.step}: {expected} items came in, {len(self.rows)} rows were written"
             )
-        write_jsonl(path, [asdict(row) for row in self.rows])
+        write_jsonl(path, (asdict(row) for row in self.rows))
         return self.counts()
 
 

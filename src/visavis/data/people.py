@@ -169,9 +169,10 @@ class NearDuplicates:
         self._pictures = np.zeros((0, 3 * self.side**2), np.float32)
         self._people: list[NDArray[np.float32]] = []
 
-    def thumbnail(self, picture: Picture) -> NDArray[np.uint8]:
+    @classmethod
+    def thumbnail(cls, picture: Picture) -> NDArray[np.uint8]:
         """Returns the thumbnail of a picture, uint8 [side, side, 3]."""
-        return np.asarray(cv2.resize(picture, (self.side, self.side), interpolation=cv2.INTER_AREA), np.uint8)
+        return np.asarray(cv2.resize(picture, (cls.side, cls.side), interpolation=cv2.INTER_AREA), np.uint8)
 
     def find(self, thumbnail: NDArray[np.uint8], people: NDArray[np.float64]) -> tuple[str, float] | None:
         """Returns name and picture similarity of the most similar earlier pair, if it is a near-duplicate."""
