@@ -3,18 +3,15 @@
 from kfp import dsl
 
 from components.adapt_detokenizer.component import adapt_detokenizer
-from components.build_conversations.component import build_conversations
 from components.close_run.component import close_run
-from components.curate_clips.component import curate_clips
-from components.describe_clips.component import describe_clips
 from components.encode_images.component import encode_images
 from components.evaluate_model.component import evaluate_model
 from components.gate_model.component import gate_model
 from components.register_model.component import register_model
-from components.segment_faces.component import segment_faces
 from components.tune_detokenizer.component import tune_detokenizer
 from components.tune_mllm.component import tune_mllm
 from components.tune_rounds.component import tune_rounds
+from pipelines.curation import conversations_from_clips
 from pipelines.tasks import shown_as
 
 
@@ -32,11 +29,7 @@ def train(recipe: str, context: str) -> None:
     common = {"recipe": recipe, "context": context}
     close = shown_as(close_run(**common), "Close the run")
     with dsl.ExitHandler(close, name="Train"):
-        pairs = shown_as(curate_clips(**common), "Curate clips").outputs["pairs"]
-        captions = shown_as(describe_clips(**common, pairs=pairs), "Describe clips").outputs["captions"]
-        faces = shown_as(segment_faces(**common, pairs=pairs), "Segment faces").outputs["faces"]
-        built = build_conversations(**common, pairs=pairs, captions=captions, faces=faces)
-        conversations = shown_as(built, "Build conversations").outputs["conversations"]
+        conversations = conversations_from_clips(common)
         encoded = encode_images(**common, conversations=conversations)
         tokens = shown_as(encoded, "Encode images").outputs["tokens"]
         data = {**common, "conversations": conversations, "tokens": tokens}

@@ -9,19 +9,24 @@ from components.images import TOOLS_IMAGE
 def curate_clips(
     recipe: str,
     context: str,
+    listing: dsl.Input[dsl.Dataset],
+    judged: dsl.Input[list[dsl.Dataset]],
     pairs: dsl.Output[dsl.Dataset],
 ) -> None:
-    """Decode the first and last frame of each clip and keep the pairs that show the same two people.
+    """Put the judged parts together and keep the pairs that show the same two people.
 
     Every other clip gets a ledger row with its reason: no video, truncated, too short, not two people,
-    people who do not match, too far apart for one square, a cut, a near-duplicate. Bad files never stop
-    the run.
+    people who do not match, too far apart for one square, a cut, a near-duplicate. The result does not
+    depend on the parts.
 
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.
+        listing: From `list_clips`.
+        judged: From `curate_part`, one for each part.
         pairs: Pairs of frames with the same two people.
     """
     from visavis.steps.curate_clips import curate_clips as step
 
-    pairs.metadata.update(step(recipe, context, {}, pairs.path).summary())
+    parts = {f"part {number}": part.path for number, part in enumerate(judged)}
+    pairs.metadata.update(step(recipe, context, {"listing": listing.path, **parts}, pairs.path).summary())

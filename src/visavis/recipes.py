@@ -163,6 +163,7 @@ def smoke() -> Recipe:
     """A minute or two on 2 cores: every step runs, nothing is learned. For CI."""
     changes: dict[str, Any] = {
         "clips.render_count": 60,
+        "curate.part_items": 640,
         "encode.pooled": True,
         **_every_stage(steps=4, batch_size=4, warmup=1, log_every=1),
         "adapt.max_samples": 8,
@@ -207,6 +208,7 @@ def seedx() -> Recipe:
         "name": "seedx",
         "pack": "seedx",
         "clips.render_count": 0,
+        "curate.part_items": 4096,
         **_every_stage(steps=20_000, batch_size=48, warmup=500, lr=1e-4),
         "adapt.max_samples": 20_000,
         "evaluate.max_single_round": 2000,

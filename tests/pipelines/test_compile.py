@@ -11,15 +11,18 @@ from google.protobuf import json_format
 from kfp.compiler import Compiler
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
+from pipelines.curate import curate
 from pipelines.train import train
 
-GOLDEN = Path(__file__).resolve().parents[2] / "pipelines" / "train.yaml"
+ROOT = Path(__file__).resolve().parents[2]
+PIPELINES = {"train": train, "curate": curate}
+TASKS = {"train": 17, "curate": 7}
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("compiled") / "train.yaml"
-    Compiler().compile(train, str(path))
+@pytest.fixture(scope="module", params=PIPELINES)
+def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("compiled") / f"{request.param}.yaml"
+    Compiler().compile(PIPELINES[request.param], str(path))
     return path
 
 
@@ -33,16 +36,22 @@ def dags(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {"root": spec["root"]["dag"], **inner}
 
 
+def artifacts_into(spec: dict[str, Any], dag: str) -> set[str]:
+    """Artifacts that the component around a DAG takes in."""
+    owner = spec["root"] if dag == "root" else spec["components"][dag]
+    return set(owner.get("inputDefinitions", {}).get("artifacts", {}))
+
+
 def test_it_compiles_to_what_is_committed(compiled: Path) -> None:
-    assert compiled.read_text() == GOLDEN.read_text(), (
-        "run `python -m pipelines.train` and look at the difference"
+    assert compiled.read_text() == (ROOT / "pipelines" / compiled.name).read_text(), (
+        f"run `python -m pipelines.{compiled.stem}` and look at the difference"
     )
 
 
-def test_kubeflow_can_read_it(spec: dict[str, Any]) -> None:
+def test_kubeflow_can_read_it(compiled: Path, spec: dict[str, Any]) -> None:
     message = PipelineSpec()
     json_format.ParseDict(spec, message)
-    assert message.pipeline_info.name == "visavis-train"
+    assert message.pipeline_info.name == f"visavis-{compiled.stem}"
 
 
 def test_no_reference_dangles(spec: dict[str, Any]) -> None:
@@ -57,6 +66,9 @@ def test_no_reference_dangles(spec: dict[str, Any]) -> None:
             used.add(task["componentRef"]["name"])
             assert set(task.get("dependentTasks", [])) <= set(dag["tasks"]), (name, key)
             for value in task.get("inputs", {}).get("artifacts", {}).values():
+                if (given := value.get("componentInputArtifact")) is not None:
+                    assert given in artifacts_into(spec, name), (name, key)
+                    continue
                 source = value["taskOutputArtifact"]
                 producer = dag["tasks"][source["producerTask"]]["componentRef"]["name"]
                 outputs = spec["components"][producer]["outputDefinitions"]["artifacts"]
@@ -64,14 +76,14 @@ def test_no_reference_dangles(spec: dict[str, Any]) -> None:
     assert used == set(spec["components"])
 
 
-def test_every_task_has_a_name_for_people_and_no_blind_cache(spec: dict[str, Any]) -> None:
+def test_every_task_has_a_name_for_people_and_no_blind_cache(compiled: Path, spec: dict[str, Any]) -> None:
     tasks = {key: task for dag in dags(spec).values() for key, task in dag["tasks"].items()}
     leaves = {
         key: task
         for key, task in tasks.items()
         if "dag" not in spec["components"][task["componentRef"]["name"]]
     }
-    assert len(leaves) == 15
+    assert len(leaves) == TASKS[compiled.stem]
     assert {task["taskInfo"]["name"] for task in leaves.values()} & set(leaves) == set()
     assert not any(task["cachingOptions"].get("enableCache") for task in leaves.values())
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from visavis import __version__
+from visavis.cli.curate import curate
 from visavis.cli.errors import FriendlyGroup
 from visavis.errors import VisavisError
 from visavis.files import read_json
@@ -38,6 +39,7 @@ storybook_app = typer.Typer(
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(pack_app, name="pack")
 app.add_typer(storybook_app, name="storybook")
+app.command()(curate)
 
 Overrides = Annotated[
     list[str] | None,

@@ -15,12 +15,13 @@ from visavis.files import read_json
 _BAR = 24
 
 
-def show(run_dir: Path, console: Console) -> None:
+def show(run_dir: Path, console: Console, model: bool = True) -> None:
     """Prints the summary of a run; what the run did not write is left out.
 
     Args:
         run_dir: Folder of the run.
         console: Where to print.
+        model: Whether the run made a model that one can talk to.
     """
     parts: list[RenderableType] = []
     funnel, timings, scorecard = (run_dir / f"{name}.json" for name in ("funnel", "timings", "scorecard"))
@@ -41,7 +42,8 @@ def show(run_dir: Path, console: Console) -> None:
         if (run_dir / name).is_file():
             console.print(f"  {words:<24} {run_dir / name}", soft_wrap=True)
     console.print("  curves, grids, versions  visavis ui")
-    console.print("  talk to the model        visavis chat --model models:/visavis@challenger")
+    if model:
+        console.print("  talk to the model        visavis chat --model models:/visavis@challenger")
 
 
 def show_claims(run_dir: Path, page: Path | None, console: Console) -> None:

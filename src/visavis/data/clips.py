@@ -76,7 +76,7 @@ def curate_part(
         VisavisError: If `out` holds other work.
     """
     fingerprint = {
-        "config": config.model_dump(mode="json", exclude={"workers", "timeout_s"}),
+        "config": config.model_dump(mode="json", exclude={"workers", "timeout_s", "part_items"}),
         "items": len(part),
     }
     with Journal(out / JOURNAL, fingerprint) as journal:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from visavis.data.chat_config import HistoryConfig
+
+Shade: TypeAlias = Annotated[int, Field(ge=0, le=255)]
 
 
 class _Section(BaseModel):
@@ -27,6 +31,18 @@ class PeopleConfig(_Section):
     min_person: float = Field(
         0.12, ge=0, le=1, description="Least face height as a share of the box; below, face_too_small."
     )  # fmt: skip
+    min_sharpness: float | None = Field(
+        None, ge=0, description="Least variance of the Laplacian of the face at 112 px; null: not measured."
+    )  # fmt: skip
+    max_yaw: float | None = Field(
+        None, gt=0, le=180, description="Degrees a face may look to the side, estimated; null: not judged."
+    )  # fmt: skip
+    max_pitch: float | None = Field(
+        None, gt=0, le=180, description="Degrees a face may look up or down, estimated; null: not judged."
+    )  # fmt: skip
+    max_roll: float | None = Field(
+        None, gt=0, le=180, description="Degrees a head may be tilted; null: not judged."
+    )
     match_threshold: float = Field(
         0.35, ge=-1, le=1, description="Least ArcFace cosine between first and last frame of each person."
     )
@@ -71,6 +87,9 @@ class CurateConfig(PeopleConfig):
     pictures: PictureConfig = Field(
         PictureConfig(), description="What happens to the natural pictures beside the clips."
     )
+    part_items: int = Field(
+        4096, ge=1, description="Clips and pictures that one worker judges; parts are worked on side by side."
+    )
     workers: int = Field(1, ge=0, description="Decoding processes; 0 decodes unguarded in this one.")
     timeout_s: float = Field(
         60.0, gt=0, description="Longest time to read one clip; after it, the clip is dropped."
@@ -111,6 +130,13 @@ class DescribeConfig(_Section):
     names: tuple[str, ...] | None = Field(
         None, description="Single-word first names to draw from; null: the bundled list."
     )
+    namer_retries: int = Field(
+        3, ge=0, description="How often a namer that broke a rule is told so and asked again."
+    )
+    name_choices: int = Field(
+        6, ge=2, description="Names of the list that a chat model may choose from for one clip."
+    )
+    max_caption_words: int = Field(60, ge=4, description="Longest caption that a chat model may write.")
     batch_clips: int = Field(16, ge=1, description="Clips whose pictures are asked about in one batch.")
     seed: int = Field(0, ge=0, description="Seed of names, styles and order.")
 
@@ -129,6 +155,12 @@ class SegmentConfig(_Section):
     face_px: int = Field(128, ge=16, description="Side of the stored close-ups.")
     margin: float = Field(0.08, ge=0, description="Gray rim around a close-up, as a share of the head.")
     min_iou: float = Field(0.7, ge=0, le=1, description="Least IoU that the segmenter predicts of its mask.")
+    min_stability: float = Field(
+        0.0, ge=0, le=1, description="Least stability of a mask (SAM's score); 0: no floor."
+    )
+    stability_offset: float = Field(
+        1.0, gt=0, description="Stability: IoU of the masks with logits this far above and below the threshold."
+    )  # fmt: skip
     erode: float = Field(
         0.02, ge=0, le=0.2, description="Rim taken off the mask, in face widths, at least 1 px; 0: none."
     )
@@ -140,6 +172,12 @@ class SegmentConfig(_Section):
     max_overlap: float = Field(
         0.25, ge=0, le=1, description="Largest share of a mask that the other person's mask may claim too."
     )
+    mask_colour: tuple[Shade, Shade, Shade] = Field(
+        (128, 128, 128), description="What a close-up shows outside of the mask: red, green, blue, 0-255."
+    )
+    feather: float = Field(
+        0.0, ge=0, description="Px of the close-up over which its rim fades into the colour, inwards; 0: hard."
+    )  # fmt: skip
     portrait_scale: float = Field(2.4, gt=1, description="Side of a portrait in face sizes.")
     portrait_least: float = Field(1.5, gt=1, description="Smallest side, where somebody else is close.")
 
@@ -175,11 +213,16 @@ class Prompts(_Section):
     photo: str = Field(
         "Generate a photo of {name}", description="Asks for a person with surroundings; holds {name}."
     )
+    full_body: str = Field(
+        "Generate a full-body photo of {name}",
+        description="Asks for a person from head to toe; holds {name}.",
+    )
     reply: str = Field("I have generated an image.", description="Comes before every generated picture.")
 
     @model_validator(mode="after")
     def _placeholders(self) -> Prompts:
-        for field, placeholder in (("picture", "{caption}"), ("close_up", "{name}"), ("photo", "{name}")):
+        names = [(field, "{name}") for field in ("close_up", "photo", "full_body")]
+        for field, placeholder in [("picture", "{caption}"), *names]:
             if getattr(self, field).count(placeholder) != 1:
                 raise ValueError(f"{field} must hold {placeholder} once")
         return self
@@ -199,8 +242,13 @@ class ConversationConfig(_Section):
     reconstruct: tuple[Literal["picture", "portrait", "face"], ...] = Field(
         ("picture", "portrait", "face"), description="What the reconstruct set is made of; each person once."
     )
-    rounds_target: Literal["face", "portrait"] = Field(
-        "face", description="What rounds 2 and 3 show: the masked face, or the person with the surroundings."
+    rounds_target: Literal["face", "portrait", "full_body"] = Field(
+        "face",
+        description="What rounds 2 and 3 show: the masked face, the person with the surroundings, or the "
+        "synthetic full-body picture.",
+    )
+    history: HistoryConfig = Field(
+        HistoryConfig(), description="Chats that need history beyond the last turn."
     )
     prompts: Prompts = Field(Prompts(), description="The words of the turns.")
     max_looks: int = Field(2, ge=1, description="Most phrases in the caption of one person.")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,18 @@ from visavis.files import read_jsonl, sha256_bytes, sha256_file, write_jsonl
 
 @dataclass(frozen=True)
 class Listing:
-    """Clips and natural pictures in the order of their source."""
+    """Clips and natural pictures in the order of their source.
+
+    Attributes:
+        clips: Videos.
+        pictures: Natural pictures.
+        contents: sha256 of the bytes of each item by its ref, empty for what cannot be read; only what was loaded
+            from a file has them, others are hashed when they are needed.
+    """
 
     clips: Sequence[Source]
     pictures: Sequence[Source]
+    contents: Mapping[str, str] | None = None
 
     def __len__(self) -> int:
         return len(self.clips) + len(self.pictures)
@@ -27,39 +35,65 @@ class Listing:
 
         An empty listing has one empty part.
         """
-        items = [*self.clips, *self.pictures]
-        bounds = range(0, len(items), size) or range(1)
         count = len(self.clips)
         return [
             Listing(
                 self.clips[start : start + size],
                 self.pictures[max(start - count, 0) : max(start + size - count, 0)],
+                self.contents,
             )
-            for start in bounds
+            for start in range(0, len(self), size) or range(1)
         ]
 
+    def hashed(self) -> Listing:
+        """Returns the listing with the hash of every file."""
+        contents = {item.ref: _content(item) for item in self._all()}
+        return replace(self, contents=contents)
+
     def digest(self) -> str:
-        """Returns a hash over what is listed and the bytes of the files: equal digests mean equal work."""
-        lines = [json.dumps([_row(item), _bytes_of(item)], sort_keys=True) for item in self._all()]
-        return sha256_bytes("\n".join([str(len(self.clips)), *lines]).encode("utf-8", "surrogateescape"))
+        """Returns a hash over names, facts and bytes, wherever the files lie: equal digests mean equal work.
+
+        Raises:
+            TypeError: If the files were not hashed.
+        """
+        rows = [{key: value for key, value in row.items() if key != "path"} for row in self._rows()]
+        return sha256_bytes(json.dumps(rows, sort_keys=True).encode())
 
     def save(self, path: Path) -> None:
-        """Writes the listing as JSON lines, atomically."""
-        kinds = ["clip"] * len(self.clips) + ["picture"] * len(self.pictures)
-        write_jsonl(
-            path, ({"kind": kind, **_row(item)} for kind, item in zip(kinds, self._all(), strict=True))
-        )
+        """Writes the listing as JSON lines, atomically.
+
+        Raises:
+            TypeError: If the files were not hashed.
+        """
+        write_jsonl(path, self._rows())
 
     @classmethod
     def load(cls, path: Path) -> Listing:
         """Reads what `save` wrote."""
         found: dict[str, list[Source]] = {"clip": [], "picture": []}
+        contents = {}
         for row in read_jsonl(path):
-            found[row.pop("kind")].append(_source(row))
-        return cls(found["clip"], found["picture"])
+            kind, contents[row["ref"]] = row.pop("kind"), row.pop("content")
+            place = row["path"]
+            found[kind].append(Source(**{**row, "path": None if place is None else Path(place)}))
+        return cls(found["clip"], found["picture"], contents)
 
     def _all(self) -> list[Source]:
         return [*self.clips, *self.pictures]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        if self.contents is None:
+            raise TypeError("the files of this listing were not hashed")
+        kinds = ["clip"] * len(self.clips) + ["picture"] * len(self.pictures)
+        return [
+            {
+                **asdict(item),
+                "path": None if item.path is None else str(item.path),
+                "kind": kind,
+                "content": self.contents[item.ref],
+            }
+            for kind, item in zip(kinds, self._all(), strict=True)
+        ]
 
 
 def list_items(source: Path) -> Listing:
@@ -67,16 +101,5 @@ def list_items(source: Path) -> Listing:
     return Listing(list_clips(source), list_pictures(source))
 
 
-def _row(item: Source) -> dict[str, Any]:
-    return {**asdict(item), "path": None if item.path is None else str(item.path)}
-
-
-def _source(row: dict[str, Any]) -> Source:
-    known = {field.name for field in fields(Source)}
-    values = {key: value for key, value in row.items() if key in known}
-    path = values["path"]
-    return Source(**{**values, "path": None if path is None else Path(path)})
-
-
-def _bytes_of(item: Source) -> str:
+def _content(item: Source) -> str:
     return sha256_file(item.path) if item.path is not None and item.path.is_file() else ""

@@ -49,8 +49,10 @@ class RunResult:
     parent_run_id: str
 
 
-def run_local(recipe: Recipe, *, runs: Path = Path("runs"), console: Console | None = None) -> RunResult:
-    """Runs the training pipeline here and returns when it is done.
+def run_local(
+    recipe: Recipe, *, runs: Path = Path("runs"), console: Console | None = None, pipeline: str = "train"
+) -> RunResult:
+    """Runs a pipeline here and returns when it is done.
 
     Steps that were run before with the same code, settings and inputs are reused from `runs/store`; a step
     that was killed goes on from its last checkpoint. The folder of the run is `runs/<time>-<recipe>`, and
@@ -60,6 +62,7 @@ def run_local(recipe: Recipe, *, runs: Path = Path("runs"), console: Console | N
         recipe: What to run.
         runs: Folder of all runs.
         console: Where to show the progress.
+        pipeline: Name of the pipeline: `train`, or `curate` for its first half.
 
     Raises:
         VisavisError: If a step failed; says which, why, and what to do.
@@ -68,13 +71,13 @@ def run_local(recipe: Recipe, *, runs: Path = Path("runs"), console: Console | N
     runs = runs.resolve()
     runs.mkdir(parents=True, exist_ok=True)
     _check_disk(runs)
-    pipeline = pipeline_named("train")
+    found = pipeline_named(pipeline)
     placed = with_clips(recipe, runs / "clips", console)
     run_dir = _new_folder(runs, recipe.name)
     recipe.save(run_dir / "recipe.yaml")
     context = context_for(recipe, runs, run_dir, run_dir.name)
     console.print(f"run {run_dir.name} in {run_dir}")
-    carry_out(pipeline, {"recipe": placed.model_dump_json()}, context, console)
+    carry_out(found, {"recipe": placed.model_dump_json()}, context, console)
     return RunResult(run_dir, context.tracking_uri, context.parent_run_id)
 
 

@@ -1,54 +1,35 @@
-"""Step 1: a folder of clips becomes pairs of frames that show the same two people."""
+"""Step 2: judged parts put together become pairs of frames that show the same two people."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from visavis.errors import VisavisError
-from visavis.files import read_json, read_jsonl, sha256_bytes, sha256_file
+from visavis.files import read_json, read_jsonl
 from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
+from visavis.steps.list_clips import part_file
 
 
 def curate_clips(recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path) -> Manifest:
-    """Runs the step; see `visavis.steps`."""
-    source = Path(json.loads(recipe)["clips"]["source"])
-    section = ("curate", "pack.faces")
-    return run_step("curate_clips", _body, recipe, context, inputs, output, section, lambda: _digest(source))
-
-
-def _digest(source: Path) -> str:
-    """Returns a hash over the clips and pictures of the source, and nothing else that may lie beside them."""
-    from visavis.data.sources import MANIFEST_NAME, list_clips, list_pictures
-
-    clips = list_clips(source)
-    if not clips:
-        raise VisavisError(
-            f"clips.source {source} holds no clips", fix="point clips.source to a folder with video files"
-        )
-    items = [(item.ref, item.path) for item in (*clips, *list_pictures(source))]
-    items.append((MANIFEST_NAME, source / MANIFEST_NAME))
-    lines = [
-        f"{ref}\0{sha256_file(path) if path is not None and path.is_file() else ''}\n" for ref, path in items
-    ]
-    return sha256_bytes("".join(lines).encode())
+    """Runs the step; see `visavis.steps`. Inputs: the `listing`, and every part of it under any other name."""
+    return run_step("curate_clips", _body, recipe, context, inputs, output, ("curate",))
 
 
 def _body(job: StepJob) -> StepResult:
-    from visavis.data.clips import curate
-    from visavis.packs.face_parts import load_faces
+    from visavis.data.clips import merge
+    from visavis.data.listing import Listing
     from visavis.steps.grids import sheet
 
-    source = Path(job.recipe.clips.source)
-    faces = load_faces(job.pack.part("faces"), job.pack.settings("faces"))
-    counts = curate(
-        source, job.work, job.recipe.curate, faces, lambda done, total: job.progress(done, total, "clips")
-    )
+    judged = {_number(part): part.folder for name, part in job.inputs.items() if name != "listing"}
+    parts = [
+        (Listing.load(part_file(job.folder("listing"), number)), judged[number]) for number in sorted(judged)
+    ]
+    counts = merge(parts, job.work, job.recipe.curate)
     if not counts["kept"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts["dropped"].items())
         raise VisavisError(
-            f"none of the {counts['in']} clips in {source} shows the same two people ({reasons})",
+            f"none of the {counts['in']} clips in {job.recipe.clips.source} shows the same two people ({reasons})",
             fix="add clips of two people who stay in the picture from the first frame to the last",
         )
     pairs = read_jsonl(job.work / "pairs.jsonl")
@@ -59,3 +40,7 @@ def _body(job: StepJob) -> StepResult:
         job.tracker.log_image(sheet(dropped, columns=6, height=96), "dropped.png")
     pictures = read_json(job.work / "summary.json")["pictures"]
     return StepResult(counts, {"pairs": counts["kept"], "pictures": pictures["kept"]})
+
+
+def _number(part: Manifest) -> int:
+    return int(part.step.rpartition("_")[2])

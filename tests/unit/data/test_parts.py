@@ -55,7 +55,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def in_parts(source: Path, out: Path, size: int, seed: int) -> dict:
     """Judges the parts in a random order, each through a saved listing, and merges them."""
-    parts = list_items(source).parts(size)
+    parts = list_items(source).hashed().parts(size)
     order = list(range(len(parts)))
     random.Random(seed).shuffle(order)
     for number in order:
@@ -95,11 +95,11 @@ def test_parts_hold_every_item_once_and_in_order(source: Path) -> None:
 
 def test_the_digest_of_a_listing_follows_the_bytes(tmp_path: Path) -> None:
     source = make_source(tmp_path / "source", 2)
-    before = list_items(source).digest()
-    assert list_items(source).digest() == before
+    before = list_items(source).hashed().digest()
+    assert list_items(source).hashed().digest() == before
     clip = next(item.path for item in list_items(source).clips if item.path)
     clip.write_bytes(clip.read_bytes() + b"\0")
-    assert list_items(source).digest() != before
+    assert list_items(source).hashed().digest() != before
 
 
 def test_a_worker_killed_in_the_middle_of_a_part_goes_on_without_doing_anything_twice(
@@ -115,8 +115,7 @@ def test_a_worker_killed_in_the_middle_of_a_part_goes_on_without_doing_anything_
         "       DiscFaces(), lambda done, total: time.sleep(0.2))\n"
     )
     command = [sys.executable, "-c", code, str(source), str(out), str(Path(__file__).parent)]
-    path = os.pathsep.join(filter(None, sys.path))
-    worker = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+    worker = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     journal = out / JOURNAL
     deadline = time.monotonic() + 120
     while not journal.is_file() or journal.read_bytes().count(b"\n") < 6:

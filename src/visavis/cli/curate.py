@@ -1,0 +1,75 @@
+"""The verb `curate`: from a pile of clips to a data set of conversations, without training anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from visavis.errors import VisavisError
+from visavis.files import atomic_dir
+
+
+def curate(
+    source: Annotated[
+        str, typer.Option(help="Folder, manifest (.jsonl, .csv, .parquet) or s3://… of clips.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the data set; an earlier data set there is replaced.")],
+    recipe: Annotated[
+        str, typer.Option("--recipe", "-r", help="Named recipe, or the path of a saved one.")
+    ] = "storybook",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe, such as `curate.min_face=0.1`."),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs and their results.")] = Path("runs"),
+) -> None:
+    """Curate clips: find the same two people in both ends of each, describe and name them, build chats.
+
+    Every clip is kept or dropped with one reason; the funnel is printed at the end, and `viewer.html` in OUT shows
+    both. What was done before is reused, and a run that was killed goes on where it was: repeat the command.
+
+    Examples: `visavis curate --source /my/clips --out data` ·
+    `visavis curate --source s3://bucket/clips --out data curate.require_consent=true`
+    """
+    from visavis.cli.summary import show
+    from visavis.launch import run_local
+    from visavis.packs import load_pack
+    from visavis.recipes import apply_overrides, edit, recipe_named
+    from visavis.steps.run_files import read_manifests
+
+    console = Console(highlight=False)
+    resolved = edit(apply_overrides(recipe_named(recipe), overrides or []), {"clips.source": source})
+    load_pack(resolved.pack).verify()
+    _check_free(out)
+    result = run_local(resolved, runs=runs, console=console, pipeline="curate")
+    built = read_manifests(result.run_dir)["build_conversations"]
+    _hand_over(built.folder, out, list(built.files))
+    show(result.run_dir, console, model=False)
+    console.print(f"  {'the data set':<24} {out}", soft_wrap=True)
+    console.print(f"  {'to look through it':<24} {out / 'viewer.html'}", soft_wrap=True)
+
+
+def _check_free(out: Path) -> None:
+    """Refuses to replace a folder that is not a data set of ours."""
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "index.parquet").is_file())):
+        raise VisavisError(
+            f"--out is {out}, which holds something else than a data set",
+            fix="name a folder that does not exist yet, or is empty",
+        )
+
+
+def _hand_over(built: Path, out: Path, files: list[str]) -> None:
+    """Gives the data set a second place; large shards share their bytes where the disk allows it."""
+    with atomic_dir(out) as folder:
+        for name in files:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(built / name, target)
+            except OSError:
+                shutil.copyfile(built / name, target)

@@ -1,0 +1,39 @@
+"""Step 1, many times side by side: each clip of one part judged by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
+from visavis.steps.list_clips import part_file
+
+SECTION = ("curate", "pack.faces")
+
+
+def curate_part(
+    recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path, part: str
+) -> Manifest:
+    """Runs the step for the part with a number; see `visavis.steps`.
+
+    Its key is made of what is in the part and not of the whole listing: new clips do not make old parts anew.
+    """
+    from visavis.data.listing import Listing
+
+    listing = Listing.load(part_file(Manifest.read(inputs["listing"]).folder, int(part)))
+
+    def body(job: StepJob) -> StepResult:
+        from visavis.data.clips import curate_part as judge
+        from visavis.packs.face_parts import load_faces
+
+        faces = load_faces(job.pack.part("faces"), job.pack.settings("faces"))
+        judge(
+            listing,
+            job.work,
+            job.recipe.curate,
+            faces,
+            lambda done, total: job.progress(done, total, "clips and pictures"),
+        )
+        return StepResult({"in": len(listing), "kept": len(listing), "dropped": {}})
+
+    return run_step(f"curate_part_{part}", body, recipe, context, {}, output, SECTION, listing.digest)
