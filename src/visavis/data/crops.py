@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,7 +16,11 @@ from PIL import Image
 Picture: TypeAlias = NDArray[np.uint8]
 Box: TypeAlias = Sequence[float]
 
+Colour: TypeAlias = tuple[int, int, int]
+"""Red, green and blue, 0-255."""
+
 GRAY = 128
+GRAYS: Colour = (GRAY, GRAY, GRAY)
 _PORTRAIT_STEPS = 9
 _FACE_HEIGHT_IN_PORTRAIT = 0.46
 _HAIR_ROOM = 0.2
@@ -30,12 +35,12 @@ class Square:
     side: int
 
 
-def cut(image: Picture, square: Square) -> Picture:
-    """Returns the square's content, uint8 [side, side, 3]; what lies outside of the picture is gray."""
+def cut(image: Picture, square: Square, colour: Colour = GRAYS) -> Picture:
+    """Returns the square's content, uint8 [side, side, 3]; what lies outside of the picture has the colour."""
     height, width = image.shape[:2]
     x0, y0 = max(square.x, 0), max(square.y, 0)
     x1, y1 = min(square.x + square.side, width), min(square.y + square.side, height)
-    result = np.full((square.side, square.side, 3), GRAY, np.uint8)
+    result = np.full((square.side, square.side, 3), colour, np.uint8)
     if x1 > x0 and y1 > y0:
         result[y0 - square.y : y1 - square.y, x0 - square.x : x1 - square.x] = image[y0:y1, x0:x1]
     return result
@@ -115,14 +120,24 @@ def _shown(square: Square, other: Box | None) -> float:
     return max(width, 0.0) * max(height, 0.0)
 
 
-def masked_closeup(image: Picture, mask: NDArray[np.bool_], size: int, margin: float) -> Picture:
-    """Cuts a head out: a square around the mask, everything outside of the mask gray.
+def masked_closeup(
+    image: Picture,
+    mask: NDArray[np.bool_],
+    size: int,
+    margin: float,
+    colour: Colour = GRAYS,
+    feather: float = 0.0,
+) -> Picture:
+    """Cuts a head out (paper, Figure 5): a square around the mask, one colour outside of the mask.
 
     Args:
         image: uint8 [H, W, 3].
         mask: bool [H, W] with at least one true pixel.
         size: Side of the result, px.
         margin: Free space on each side of the longer side of the mask, as a share of that side.
+        colour: What is outside of the mask.
+        feather: Width of the rim that fades into the colour, px of the result. The rim lies inside of the mask,
+            so nothing from behind the head shines through.
 
     Returns:
         uint8 [size, size, 3].
@@ -131,8 +146,20 @@ def masked_closeup(image: Picture, mask: NDArray[np.bool_], size: int, margin: f
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     side = round(max(bottom - top, right - left) * (1 + 2 * margin))
     square = Square((left + right - side) // 2, (top + bottom - side) // 2, side)
-    alone = np.where(mask[..., None], image, np.uint8(GRAY))
-    return resized(cut(alone, square), size)
+    alone = np.where(mask[..., None], image, np.asarray(colour, np.uint8))
+    if feather > 0:
+        weights = _faded(mask, feather * side / size)[..., None]
+        blended = weights * image + (1 - weights) * np.asarray(colour, np.float32)
+        alone = np.asarray(np.rint(blended), np.uint8)
+    return resized(cut(alone, square, colour), size)
+
+
+def _faded(mask: NDArray[np.bool_], rim: float) -> NDArray[np.float32]:
+    """Returns weights [H, W] that rise from 0 outside of the mask to 1 `rim` px inside of it."""
+    # What touches the picture's border goes on behind it: nothing fades there.
+    inside = np.pad(mask, 1, mode="edge").astype(np.uint8)
+    distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    return np.asarray(np.clip(distance / (rim + 1), 0, 1), np.float32)
 
 
 def resized(image: Picture, size: int) -> Picture:

@@ -23,6 +23,7 @@ from visavis.data.crops import (
 from visavis.data.journal import Journal
 from visavis.data.ledger import Ledger
 from visavis.data.people import Progress
+from visavis.errors import VisavisError
 from visavis.files import read_jsonl, write_atomic, write_jsonl
 
 STEP = "segment_faces"
@@ -42,7 +43,7 @@ class Segmenter(Protocol):
     def predict_torch(
         self, point_coords: Any, point_labels: Any, boxes: Any, multimask_output: bool
     ) -> tuple[Any, Any, Any]:
-        """Returns masks [B, 1, H, W], predicted IoUs [B, 1] and logits for boxes [B, 4]."""
+        """Returns masks [B, 1, H, W], predicted IoUs [B, 1] and small logits [B, 1, h, w] for boxes [B, 4]."""
         ...
 
 
@@ -55,9 +56,10 @@ def segment(
 ) -> dict[str, Any]:
     """Cuts out every face of every pair; a killed run goes on where it stopped.
 
-    Writes `faces/<clip>-<i>-{first,last}.png` (masked close-ups on gray), `portraits/` of the same names
-    (head and shoulders, unmasked), `faces.jsonl` and `ledger.jsonl`. An item is a face, `<clip>-<i>`; it is
-    kept if it could be cut out of both frames.
+    Writes `faces/<clip>-<i>-{first,last}.png` (masked close-ups on one colour, as in Figure 5 of the paper),
+    `portraits/` of the same names (head and shoulders, unmasked), `faces.jsonl` and `ledger.jsonl`. An item is a
+    face, `<clip>-<i>`; it is kept if it could be cut out of both frames. `score` of each frame in `faces.jsonl`
+    holds the quality of the mask: `iou`, as the segmenter predicts it, and `stability`.
 
     Args:
         curated: Result of `curate`.
@@ -67,11 +69,11 @@ def segment(
         progress: Called with the number of pairs done and in all.
 
     Returns:
-        `{"in": n, "kept": k, "dropped": {reason: n}}` over the faces; reasons `low_iou`, `mask_empty`,
-        `mask_too_small`, `mask_too_large`, `mask_off_face`, `masks_overlap`, `segmenter_error`.
+        `{"in": n, "kept": k, "dropped": {reason: n}}` over the faces; reasons `low_iou`, `mask_unstable`,
+        `mask_empty`, `mask_too_small`, `mask_too_large`, `mask_off_face`, `masks_overlap`, `segmenter_error`.
 
     Raises:
-        VisavisError: If `out` holds other work.
+        VisavisError: If `out` holds other work, or a floor is set for a stability that cannot be measured.
     """
     pairs = read_jsonl(curated / "pairs.jsonl")
     fingerprint = {"config": config.model_dump(mode="json"), "clips": [pair["clip_id"] for pair in pairs]}
@@ -99,7 +101,9 @@ def _segment_pair(
         image = read_png(curated / pair[name])
         boxes = [person[f"{name}_box"] for person in pair["people"]]
         try:
-            masks, ious = _masks(image, boxes, segmenter)
+            masks, scores = _masks(image, boxes, segmenter, config)
+        except VisavisError:
+            raise
         except Exception as error:
             for row in rows:
                 row.setdefault("detail", {})["message"] = repr(error)[:200]
@@ -109,16 +113,16 @@ def _segment_pair(
             [_cleaned(mask, box, config) for mask, box in zip(masks, boxes, strict=True)], boxes
         )
         for i, row in enumerate(rows):
-            figures = _figures(masks[i], boxes[i], ious[i], overlaps[i])
+            figures = scores[i] | _figures(masks[i], boxes[i], overlaps[i])
             row.setdefault("detail", {})[name] = figures
             row["reason"] = row["reason"] or _fault(figures, config)
             if row["reason"] is None:
                 square = portrait_square(
                     boxes[i], boxes[1 - i], len(image), config.portrait_scale, config.portrait_least
                 )
-                row[name] = _files(row["item"], name, masks[i], square)
+                row[name] = _files(row["item"], name, masks[i], square) | {"score": scores[i]}
                 pictures[i][row[name]["face"]] = masked_closeup(
-                    image, masks[i], config.face_px, config.margin
+                    image, masks[i], config.face_px, config.margin, config.mask_colour, config.feather
                 )
                 pictures[i][row[name]["portrait"]] = cut(image, square)
     for i, row in enumerate(rows):
@@ -129,17 +133,44 @@ def _segment_pair(
 
 
 def _masks(
-    image: Picture, boxes: list[Box], segmenter: Segmenter
-) -> tuple[list[NDArray[np.bool_]], list[float]]:
-    """Prompts the segmenter with all boxes of a picture at once."""
+    image: Picture, boxes: list[Box], segmenter: Segmenter, config: SegmentConfig
+) -> tuple[list[NDArray[np.bool_]], list[dict[str, float]]]:
+    """Embeds a picture once and prompts with all its boxes at once; returns masks and their scores."""
     import torch
 
     segmenter.set_image(image)
     prompts = torch.as_tensor(np.asarray(boxes, np.float32), device=segmenter.device)
     prompts = segmenter.transform.apply_boxes_torch(prompts, image.shape[:2])
     with torch.inference_mode():
-        masks, ious, _ = segmenter.predict_torch(None, None, boxes=prompts, multimask_output=False)
-    return [mask[0].cpu().numpy().astype(bool) for mask in masks], [float(iou[0]) for iou in ious]
+        masks, ious, logits = segmenter.predict_torch(None, None, boxes=prompts, multimask_output=False)
+    scores = [{"iou": round(float(iou[0]), 4)} for iou in ious]
+    if logits is not None:
+        for score, of_mask in zip(scores, logits, strict=True):
+            stable = stability(of_mask[0].float().cpu().numpy(), config.stability_offset)
+            score["stability"] = round(stable, 4)
+    elif config.min_stability > 0:
+        raise VisavisError(
+            f"segment.min_stability is {config.min_stability}, but the segmenter gives no logits to measure it by",
+            fix="set segment.min_stability to 0, or choose a pack whose segmenter is a SAM",
+        )
+    return [mask[0].cpu().numpy().astype(bool) for mask in masks], scores
+
+
+def stability(logits: NDArray[np.floating[Any]], offset: float) -> float:
+    """Returns SAM's stability score: the IoU of the masks at logits above +offset and above -offset.
+
+    A clear edge lies in the same place for both thresholds, a doubtful one does not (Segment Anything, appendix
+    B). It is taken of the small logits, which are square like the frames and so hold no padding.
+
+    Args:
+        logits: [h, w]; the mask is where they are above 0.
+        offset: Distance of the two thresholds from 0.
+
+    Returns:
+        Between 0 and 1; 0 if nothing is above either threshold.
+    """
+    inner, outer = int((logits > offset).sum()), int((logits > -offset).sum())
+    return inner / outer if outer else 0.0
 
 
 def _cleaned(mask: NDArray[np.bool_], box: Box, config: SegmentConfig) -> NDArray[np.bool_]:
@@ -185,14 +216,13 @@ def _separated(
     return [masks[0] & (nearer | ~both), masks[1] & (~nearer | ~both)], shares
 
 
-def _figures(mask: NDArray[np.bool_], box: Box, iou: float, overlap: float) -> dict[str, float]:
+def _figures(mask: NDArray[np.bool_], box: Box, overlap: float) -> dict[str, float]:
     x0, y0, x1, y1 = box
     rows, columns = np.mgrid[: mask.shape[0], : mask.shape[1]]
     ellipse = ((columns + 0.5 - (x0 + x1) / 2) * 2 / (x1 - x0)) ** 2 + (
         (rows + 0.5 - (y0 + y1) / 2) * 2 / (y1 - y0)
     ) ** 2 <= 1
     return {
-        "iou": round(iou, 4),
         "area": round(float(mask.sum()) / ((x1 - x0) * (y1 - y0)), 4),
         "covered": round(float(mask[ellipse].mean()) if ellipse.any() else 0.0, 4),
         "overlap": round(overlap, 4),
@@ -203,6 +233,7 @@ def _fault(figures: dict[str, float], config: SegmentConfig) -> str | None:
     faults = {
         "mask_empty": figures["area"] == 0,
         "low_iou": figures["iou"] < config.min_iou,
+        "mask_unstable": figures.get("stability", 1.0) < config.min_stability,
         "mask_too_small": figures["area"] < config.min_area,
         "mask_too_large": figures["area"] > config.max_area,
         "mask_off_face": figures["covered"] < config.min_face_covered,

@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 
 from visavis.data.config import PeopleConfig
 from visavis.data.crops import Picture, Square, two_person_box
+from visavis.data.face_quality import quality_fault
 from visavis.files import sha256_bytes
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -107,7 +108,7 @@ def find_pair(first: Picture, last: Picture, faces: FaceFinder, config: PeopleCo
 
     Returns:
         The pair, or the first reason against it in the order: number of people, size of the frame, distance,
-        size of the faces, identity.
+        size of the faces, sharpness and pose of each face, identity.
     """
     one, two = find_faces(first, faces, config), find_faces(last, faces, config)
     counts = {"faces_first": len(one), "faces_last": len(two)}
@@ -128,6 +129,10 @@ def find_pair(first: Picture, last: Picture, faces: FaceFinder, config: PeopleCo
     smallest = min(face.box[3] - face.box[1] for face in one + two) / side
     if smallest < config.min_person:
         return NoPair("face_too_small", {"face_share": round(smallest, 4)})
+    for name, image, found in (("first", first, one), ("last", last, two)):
+        for place, face in enumerate(found):
+            if fault := quality_fault(image, face.landmarks, config):
+                return NoPair(fault[0], {"frame": name, "from_left": place, **fault[1]})
     return _matched(one, two, squares[0], squares[1], config)
 
 

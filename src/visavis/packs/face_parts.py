@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from segment_anything import SamPredictor
     from segment_anything.modeling import Sam
 
+_DET_SIZE = (640, 640)
 SAM_CONFIG, SAM_WEIGHTS = "config.json", "model.safetensors"
 _SAM_FIELDS = {
     "image_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "window_size",
@@ -30,16 +31,20 @@ def load_faces(root: Path, settings: Mapping[str, Any]) -> FaceAnalysis:
     Args:
         root: Folder of the part; the ONNX files lie under `models/<name>/`.
         settings: `name` (may be left out if there is only one), `det_size` [width, height] (default
-            640 x 640), `det_thresh` (default 0.5), `providers` of onnxruntime (default: CUDA if it is there,
-            then CPU) and `threads` of one inference (default: onnxruntime's choice; 1 is best for tiny nets).
+            640 x 640; always one size: insightface's own default looks at two and so finds other faces, and
+            collections and scores could not be compared), `det_thresh` (default 0.5), `providers` of
+            onnxruntime (default: CUDA if it is there, then CPU) and `threads` of one inference (default:
+            onnxruntime's choice; 1 is best for tiny nets).
 
     Returns:
         A prepared `FaceAnalysis`: `get(image)` takes uint8 [H, W, 3] in **BGR** and returns faces with
         `bbox`, `kps`, `det_score` and `normed_embedding`.
 
     Raises:
-        VisavisError: If there is no such model folder, or it lacks a detector or a recogniser.
+        VisavisError: If there is no such model folder, it lacks a detector or a recogniser, or `det_size` is not
+            one size that the detector can take.
     """
+    width, height = _det_size(settings)
     folder = _model_folder(root, settings.get("name"))
     import onnxruntime
     from insightface.app import FaceAnalysis
@@ -66,14 +71,31 @@ def load_faces(root: Path, settings: Mapping[str, Any]) -> FaceAnalysis:
         raise VisavisError(
             f"faces: {folder} has no recogniser", fix="add an ArcFace ONNX file (112 x 112) to it"
         )
-    width, height = settings.get("det_size", (640, 640))
     on_gpu = bool(providers) and providers[0] != "CPUExecutionProvider"
     faces.prepare(
         ctx_id=0 if on_gpu else -1,
         det_thresh=float(settings.get("det_thresh", 0.5)),
-        det_size=(int(width), int(height)),
+        det_size=(width, height),
     )
+    # A detector that was exported for one size keeps to that one, whatever it is told.
+    if (used := [tuple(size) for size in faces.det_model.input_sizes]) != [(width, height)]:
+        raise VisavisError(
+            f"faces: settings.det_size is [{width}, {height}], the detector looks at {used}",
+            fix=f"set det_size of the part to {list(used[0])}, or export the detector with a free input size",
+        )
     return faces
+
+
+def _det_size(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns width and height; insightface would also take lists of sizes, and zeros for its own choice."""
+    size = settings.get("det_size", _DET_SIZE)
+    sides = list(size) if isinstance(size, list | tuple) else []
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 and side % 32 == 0 for side in sides):
+        raise VisavisError(
+            f"faces: settings.det_size is {size!r}",
+            fix="give one [width, height] in multiples of 32, such as [640, 640]",
+        )
+    return sides[0], sides[1]
 
 
 def _model_folder(root: Path, name: str | None) -> Path:
