@@ -16,6 +16,7 @@ _SETS = {
     "inpaint": "masked face + caption → the portrait it was cut from",
     "pair": "face of one frame + caption → portrait of the same person in the other frame",
     "rounds": "caption with two names → picture; then a close-up of each by name",
+    "history": "a chat with more rounds, ways back, undo and corrections → what its whole history says",
 }
 
 

@@ -21,7 +21,7 @@ from visavis.files import sha256_bytes, write_atomic
 
 _THUMBNAIL_PX = 112
 _DROPPED_PX = (260, 84)
-_SHOWN_FIRST = ("rounds", "pair", "inpaint", "reconstruct", "natural")
+_SHOWN_FIRST = ("rounds", "history", "pair", "inpaint", "reconstruct", "natural")
 
 
 def write_viewer(
