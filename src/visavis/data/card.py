@@ -2,40 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from visavis.data.config import ConversationConfig
+from visavis.data.origins import read_origins
 from visavis.data.split import SPLITS
-from visavis.files import write_atomic
+from visavis.files import read_json, write_atomic
 
+CARD_NAME = "card.md"
 _SETS = {
     "natural": "any picture → the same picture",
     "reconstruct": "picture, portrait or close-up → the same",
     "inpaint": "masked face + caption → the portrait it was cut from",
     "pair": "face of one frame + caption → portrait of the same person in the other frame",
     "rounds": "caption with two names → picture; then a close-up of each by name",
-    "history": "a chat with more rounds, ways back, undo and corrections → what its whole history says",
+    "history": "longer chats: back to the first picture, undo, corrections",
 }
+_FILES = """\
+Shards are plain WebDataset; `index.parquet` has a row for each sample; `dataset.json` has the sha256 of every file.
+No code of ours is needed to read them:
+
+```python
+import json
+import webdataset
+from datasets import Features, load_dataset
+
+samples = webdataset.WebDataset("train-000000.tar", shardshuffle=False).decode("rgb8")
+index = load_dataset("parquet", data_files="index.parquet")
+features = Features.from_dict(json.load(open("dataset.json"))["features"])
+train = load_dataset("webdataset", data_files={"train": "train-*.tar"}, features=features)
+```"""
 
 
-def write_card(
-    path: Path,
-    config: ConversationConfig,
-    summary: Mapping[str, Any],
-    steps: Sequence[Mapping[str, Any]],
-    licences: Mapping[str, Mapping[str, int]],
-) -> None:
-    """Writes the card as Markdown.
+def write_card(folder: Path, config: ConversationConfig) -> None:
+    """Writes `card.md` from what the folder's other files say.
 
     Args:
-        path: File to write.
+        folder: Data set, validated; its card is replaced.
         config: What was asked for.
-        summary: What was built.
-        steps: Rows of the funnel.
-        licences: "clips" and "pictures" -> licence -> how many.
     """
+    summary, steps = read_json(folder / "summary.json"), read_json(folder / "funnel.json")
     parts = [
         f"# {config.title}",
         f"{summary['samples']:,} samples of {sum(summary['clips'].values()):,} clips of two people, "
@@ -44,7 +53,11 @@ def write_card(
         "## Sets",
         _table(
             ["set", "what it asks", *SPLITS],
-            [[name, _SETS[name], *(f"{summary['sets'][name][s]:,}" for s in SPLITS)] for name in _SETS],
+            [
+                [name, _SETS.get(name, ""), *(f"{counts[s]:,}" for s in SPLITS)]
+                for name, counts in summary["sets"].items()
+                if any(counts.values())
+            ],
         ),
         "## Splits",
         _table(
@@ -63,20 +76,22 @@ def write_card(
         ),
         "## Chats in three rounds",
         _rounds_words(summary),
+        "## Validation",
+        *_validation(read_json(folder / "validation.json")),
         "## Licences",
-        _table(
-            ["of", "licence", "items"],
-            [[of, _cell(name), f"{n:,}"] for of, counts in licences.items() for name, n in counts.items()],
-        ),
+        _table(["of", "licence", "items"], list(_licences(read_origins(folder)))),
+        "## Read it",
+        _FILES,
         "## Keep in mind",
         "- Captions are what a model said, rewritten by rules; they can be wrong.\n"
         "- Names are drawn at random and say nothing about the people.\n"
         "- Who is the same person is what ArcFace says; somebody it does not recognise again can be in two "
         "splits.\n"
         "- Masks are a model's; a little of hair or of the background can be wrong.\n"
-        "- `splits.json` lists every person's clips and pictures: with it a person can be taken out.",
+        "- `splits.json` lists every person's clips and pictures, `origins.jsonl` where each came from: with them "
+        "`visavis forget` takes a person out.",
     ]
-    write_atomic(path, "\n\n".join(parts) + "\n")
+    write_atomic(folder / CARD_NAME, "\n\n".join(parts) + "\n")
 
 
 def _split_words(config: ConversationConfig, summary: Mapping[str, Any]) -> str:
@@ -109,6 +124,27 @@ def _rounds_words(summary: Mapping[str, Any]) -> str:
         f"How captions tell the two apart: {styles}. The left person is named first in {named:.0%} and asked "
         f"for first in {asked:.0%} of them."
     )
+
+
+def _validation(report: Mapping[str, Any]) -> Iterator[str]:
+    words = "The data set passed." if report["passed"] else "**The data set did not pass.**"
+    rates = report["figures"]["duplicates"]
+    yield (
+        f"{words} Duplicates: {rates['pictures_of_two_items']:.2%} of the pictures come from two clips, "
+        f"{rates['equal_samples']:.2%} of the samples and {rates['equal_captions']:.2%} of the chats' captions "
+        "are like another. The whole report is `validation.json`."
+    )
+    yield _table(
+        ["check", "found"],
+        [[check["words"], f"{check['found']:,}" if check["found"] else "✓"] for check in report["checks"]],
+    )
+
+
+def _licences(origins: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    for kind in ("clip", "picture"):
+        counts = Counter(str(row["licence"] or "not stated") for row in origins if row["kind"] == kind)
+        for name, count in sorted(counts.items()):
+            yield [f"{kind}s", _cell(name), f"{count:,}"]
 
 
 def _reasons(dropped: Mapping[str, int]) -> str:

@@ -15,7 +15,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from visavis.data.card import write_card
 from visavis.data.config import ConversationConfig
 from visavis.data.funnel import funnel
 from visavis.data.history import history_chats
@@ -23,11 +22,12 @@ from visavis.data.identities import Identities, find_identities
 from visavis.data.ledger import Ledger
 from visavis.data.material import Folders, Material, single
 from visavis.data.name_rounds import name_rounds
+from visavis.data.origins import write_origins
 from visavis.data.people import Progress
+from visavis.data.release import publish
 from visavis.data.shards import Sample, write_shards
 from visavis.data.single_rounds import single_rounds
 from visavis.data.split import SPLITS
-from visavis.data.viewer import write_viewer
 from visavis.errors import VisavisError
 from visavis.files import read_jsonl, write_atomic, write_json
 
@@ -46,8 +46,9 @@ def build(
 ) -> dict[str, Any]:
     """Builds the conversations and writes them as shards with an index, a card and a viewer page.
 
-    Writes `{train,val,test}-NNNNNN.tar`, `index.parquet`, `splits.json`, `funnel.json`, `card.md`,
-    `viewer.html`, `summary.json` and `ledger.jsonl`. Equal inputs give equal bytes.
+    Writes `{train,val,test}-NNNNNN.tar`, `index.parquet`, `splits.json`, `origins.jsonl`, `funnel.json`,
+    `summary.json`, `ledger.jsonl`, `validation.json`, `card.md`, `viewer.html` and `dataset.json`. Equal inputs
+    give equal bytes.
 
     Args:
         curated: Result of `curate`.
@@ -86,10 +87,8 @@ def build(
     write_json(out / "splits.json", {"people": who.by_person(), "items": who.split})
     summary = _summary(samples, pairs, who, counts)
     write_json(out / "summary.json", summary)
-    write_card(out / "card.md", config, summary, steps, _licences(pairs, pictures))
-    write_viewer(
-        out / "viewer.html", config, summary, steps, samples, folders.ledgers() | {STEP: out / "ledger.jsonl"}
-    )
+    write_origins(curated, segmented, who, out)
+    publish(out, config, folders.ledgers() | {STEP: out / "ledger.jsonl"})
     assert len(rows) == len(samples)
     return counts
 
@@ -190,13 +189,4 @@ def _summary(
             "left_first": sum(sample.tags["order_left_first"] for sample in rounds),
             "left_asked_first": sum(sample.tags["asked"][0] == 0 for sample in rounds),
         },
-    }
-
-
-def _licences(
-    pairs: Sequence[dict[str, Any]], pictures: Sequence[dict[str, Any]]
-) -> dict[str, dict[str, int]]:
-    return {
-        "clips": dict(sorted(Counter(pair["licence"] or "not stated" for pair in pairs).items())),
-        "pictures": dict(sorted(Counter(row["licence"] or "not stated" for row in pictures).items())),
     }

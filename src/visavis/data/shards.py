@@ -22,6 +22,32 @@ from visavis.files import sha256_bytes, write_atomic
 
 Turn: TypeAlias = dict[str, Any]
 INDEX_NAME = "index.parquet"
+STRINGS = "list<element: string>"
+COLUMNS = {
+    "id": "string",
+    "set": "string",
+    "split": "string",
+    "clip_id": "string",
+    "people": STRINGS,
+    "shard": "string",
+    "n_images": "int32",
+    "images": STRINGS,
+    "caption": "string",
+}
+"""Columns of the index and their Arrow types, as a reader of the file sees them."""
+
+RECORD_FIELDS: dict[str, type] = {
+    "id": str,
+    "set": str,
+    "split": str,
+    "clip_id": str,
+    "people": list,
+    "turns": list,
+    "tags": dict,
+    "caption": str,
+    "images": list,
+}
+"""Fields of the JSON of a sample."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +160,7 @@ def write_shards(
                 rows.append(_written(sample, writer))
                 if progress:
                     progress(len(rows), len(samples))
-    write_atomic(out / INDEX_NAME, _parquet(rows))
+    write_index(out, rows)
     return rows
 
 
@@ -158,27 +184,16 @@ def _written(sample: Sample, writer: Any) -> dict[str, Any]:
     }
 
 
-def _parquet(rows: list[dict[str, Any]]) -> bytes:
+def write_index(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes the index, atomically; equal rows give equal bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    strings = pa.list_(pa.string())
-    schema = pa.schema(
-        [
-            ("id", pa.string()),
-            ("set", pa.string()),
-            ("split", pa.string()),
-            ("clip_id", pa.string()),
-            ("people", strings),
-            ("shard", pa.string()),
-            ("n_images", pa.int32()),
-            ("images", strings),
-            ("caption", pa.string()),
-        ]
-    )
+    kinds = {"string": pa.string(), "int32": pa.int32(), STRINGS: pa.list_(pa.string())}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
-    return buffer.getvalue()
+    write_atomic(folder / INDEX_NAME, buffer.getvalue())
 
 
 def read_index(build_dir: Path) -> list[dict[str, Any]]:
@@ -223,22 +238,29 @@ def read_samples(
     }
     shards = sorted({row["shard"] for row in rows if row["id"] in wanted}, key=_shard_order)
     for shard in shards:
-        for key, members in _groups(build_dir / shard):
+        for key, members in read_groups(build_dir / shard):
             if key in wanted:
-                yield _sample(members)
+                yield sample_of(members)
 
 
 def _shard_order(name: str) -> tuple[int, str]:
     return SPLITS.index(name.partition("-")[0]), name
 
 
-def _groups(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yields key and files of each sample of a shard; files of one sample lie side by side."""
+def read_groups(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yields key and files (extension -> content) of each sample of a shard.
+
+    Files of one sample lie side by side; a file that comes again begins the sample again.
+
+    Raises:
+        tarfile.TarError: If the shard is damaged.
+        OSError: If it cannot be read.
+    """
     current, members = "", dict[str, bytes]()
     with tarfile.open(path, "r|") as tar:
         for member in tar:
             key, _, extension = member.name.partition(".")
-            if key != current and members:
+            if members and (key != current or extension in members):
                 yield current, members
                 members = {}
             current = key
@@ -249,7 +271,8 @@ def _groups(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         yield current, members
 
 
-def _sample(members: dict[str, bytes]) -> dict[str, Any]:
+def sample_of(members: dict[str, bytes]) -> dict[str, Any]:
+    """Returns the JSON of a sample with `images` as a `LazyImages`; `members` are its files by extension."""
     record: dict[str, Any] = json.loads(members["json"])
     files = [members[f"{index}.png"] for index in range(len(members) - 1)]
     record["images"] = LazyImages(files, record["images"])
