@@ -94,6 +94,9 @@ class CurateConfig(PeopleConfig):
     timeout_s: float = Field(
         60.0, gt=0, description="Longest time to read one clip; after it, the clip is dropped."
     )
+    memory_mb: int = Field(
+        2048, ge=0, description="Most memory to read one clip, MiB; beyond, the clip is dropped. 0: no limit."
+    )
     dropped_thumbnails: int = Field(
         8, ge=0, description="Dropped clips per reason whose frames are kept as thumbnails to look at."
     )  # fmt: skip
