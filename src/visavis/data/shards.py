@@ -36,19 +36,6 @@ COLUMNS = {
 }
 """Columns of the index and their Arrow types, as a reader of the file sees them."""
 
-RECORD_FIELDS: dict[str, type] = {
-    "id": str,
-    "set": str,
-    "split": str,
-    "clip_id": str,
-    "people": list,
-    "turns": list,
-    "tags": dict,
-    "caption": str,
-    "images": list,
-}
-"""Fields of the JSON of a sample."""
-
 
 @dataclass(frozen=True)
 class Sample:

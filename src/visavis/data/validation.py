@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from PIL import Image
 from visavis.data.balance import Balance
 from visavis.data.dataset import DATASET_NAME, counts_of, index_columns, read_dataset, verify
 from visavis.data.origins import read_origins
-from visavis.data.shards import COLUMNS, RECORD_FIELDS, read_groups, read_index
-from visavis.data.split import SPLITS
+from visavis.data.schema import schema_faults
+from visavis.data.shards import COLUMNS, read_groups, read_index
 from visavis.errors import VisavisError
 from visavis.files import sha256_bytes, write_json
 
@@ -290,51 +290,6 @@ class _Judge:
         for name, count in found.items():
             if said.get(name) != count:
                 self._found("counts", f"{DATASET_NAME} says {said.get(name)} {name}, the shards hold {count}")
-
-
-def schema_faults(record: Any, key: str) -> Iterator[str]:
-    """Yields what is wrong with the JSON of a sample; `key` is its name in the shard."""
-    if not isinstance(record, dict):
-        yield "its JSON is not an object"
-        return
-    wrong = [name for name, kind in RECORD_FIELDS.items() if not isinstance(record.get(name), kind)]
-    if wrong or set(record) != set(RECORD_FIELDS):
-        yield f"fields {', '.join(wrong or sorted(set(record) ^ set(RECORD_FIELDS)))}"
-        return
-    if record["id"] != key:
-        yield f"id is {record['id']}"
-    if record["split"] not in SPLITS:
-        yield f"split is {record['split']!r}"
-    for name in ("people", "images"):
-        if not all(isinstance(value, str) for value in record[name]):
-            yield f"{name} holds something else than text"
-            return
-    yield from _turn_faults(record["turns"], len(record["images"]))
-
-
-def _turn_faults(turns: Sequence[Any], images: int) -> Iterator[str]:
-    shown: set[int] = set()
-    if not turns or len(turns) % 2:
-        yield f"{len(turns)} turns"
-    for number, turn in enumerate(turns):
-        role = ("user", "assistant")[number % 2]
-        if (
-            not isinstance(turn, dict)
-            or turn.get("role") != role
-            or not isinstance(turn.get("content"), list)
-        ):
-            yield f"turn {number} is not one of the {role}"
-            continue
-        for part in turn["content"]:
-            match part:
-                case {"type": "text", "text": str()}:
-                    pass
-                case {"type": "image", "image": int(index)} if 0 <= index < images:
-                    shown.add(index)
-                case _:
-                    yield f"turn {number} holds neither text nor one of the pictures"
-    if len(shown) != images:
-        yield f"{images - len(shown)} pictures are in no turn"
 
 
 def _decodes(data: bytes) -> bool:

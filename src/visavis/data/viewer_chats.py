@@ -155,7 +155,7 @@ def image(source: bytes | Path, most: tuple[int, int]) -> str:
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=_QUALITY)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img loading="lazy" alt="" src="data:image/jpeg;base64,{data}">'
+    return f'<img decoding="async" alt="" src="data:image/jpeg;base64,{data}">'
 
 
 def words(name: str) -> str:
