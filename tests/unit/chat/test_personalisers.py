@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from visavis.chat.model import Reply
 from visavis.chat.personalisers import IpAdapterPersonaliser, MllmPersonaliser, load_personaliser
@@ -105,3 +108,74 @@ def test_without_a_part_the_settings_must_name_a_model(tmp_path: Path) -> None:
         load_personaliser(pack, FullBodyConfig(), Prompts())
     with pytest.raises(VisavisError, match="holds no model version"):
         load_personaliser(pack, FullBodyConfig(model=str(tmp_path)), Prompts())
+
+
+def write_tiny_part(root: Path) -> None:
+    """Writes a random Stable Diffusion of a few thousand weights, and a random IP-Adapter for it."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPTokenizer,
+        CLIPVisionConfig,
+        CLIPVisionModelWithProjection,
+    )
+
+    torch.manual_seed(0)
+    width, shape = 16, {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    shape |= {"num_attention_heads": 2, "projection_dim": width}
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        sample_size=16,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=width,
+        norm_num_groups=4,
+        attention_head_dim=2,
+    )
+    (root / "words").mkdir(parents=True)
+    words = {name: number for number, name in enumerate(["<|startoftext|>", "<|endoftext|>", "a</w>"])}
+    (root / "words" / "vocab.json").write_text(json.dumps(words))
+    (root / "words" / "merges.txt").write_text("#version: 0.2\n")
+    StableDiffusionPipeline(
+        vae=AutoencoderKL(block_out_channels=[8], norm_num_groups=4),
+        text_encoder=CLIPTextModel(
+            CLIPTextConfig(vocab_size=3, max_position_embeddings=16, bos_token_id=0, eos_token_id=1, **shape)
+        ),
+        tokenizer=CLIPTokenizer(
+            str(root / "words" / "vocab.json"), str(root / "words" / "merges.txt"), model_max_length=16
+        ),
+        unet=unet,
+        scheduler=DDIMScheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(root / "pipeline")
+    vision = CLIPVisionModelWithProjection(CLIPVisionConfig(image_size=32, patch_size=16, **shape))
+    vision.save_pretrained(root / "ip_adapter" / "image_encoder")
+    state = {
+        "image_proj.proj.weight": torch.randn(4 * width, width),
+        "image_proj.proj.bias": torch.zeros(4 * width),
+        "image_proj.norm.weight": torch.ones(width),
+        "image_proj.norm.bias": torch.zeros(width),
+    }
+    attentions = [name for name in unet.attn_processors if name.endswith("attn2.processor")]
+    for number, name in enumerate(attentions):
+        dim = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+        for key in ("to_k_ip", "to_v_ip"):
+            # The published files number the cross attentions 1, 3, 5...
+            state[f"ip_adapter.{2 * number + 1}.{key}.weight"] = torch.randn(dim, width)
+    save_file(state, root / "ip_adapter" / "adapter.safetensors")
+
+
+def test_a_real_pipeline_paints_by_the_face_and_the_seed(tmp_path: Path) -> None:
+    write_tiny_part(tmp_path)
+    settings = {"weight_name": "adapter.safetensors", "scale": 1.0, "steps": 2, "width": 32, "height": 48}
+    painter = IpAdapterPersonaliser.from_part(tmp_path, settings, "me")
+    first = painter.paint(FACE, "a", 1)
+    assert first.shape == (48, 32, 3) and first.dtype == np.uint8
+    assert np.array_equal(first, painter.paint(FACE, "a", 1))
+    assert not np.array_equal(first, painter.paint(FACE, "a", 2))
+    other = np.random.default_rng(0).integers(0, 255, FACE.shape, np.uint8)
+    assert not np.array_equal(first, painter.paint(other, "a", 1))
