@@ -59,6 +59,17 @@ class PictureConfig(_Section):
     max_bytes: int = Field(64 << 20, ge=1, description="Larger files are dropped unopened.")
 
 
+class BucketConfig(_Section):
+    """How patient we are with an S3 store; where it is and who we are stands in boto3's own settings."""
+
+    attempts: int = Field(
+        5, ge=1, description="How often a request that failed, or a download that broke off, is tried."
+    )
+    connect_timeout_s: float = Field(10.0, gt=0, description="Longest wait for a connection.")
+    read_timeout_s: float = Field(60.0, gt=0, description="Longest silence of the store.")
+    page_keys: int = Field(1000, ge=1, le=1000, description="Names that are asked for at a time.")
+
+
 class CurateConfig(PeopleConfig):
     """Everything that decides which clips become pairs."""
 
@@ -97,6 +108,13 @@ class CurateConfig(PeopleConfig):
     memory_mb: int = Field(
         2048, ge=0, description="Most memory to read one clip, MiB; beyond, the clip is dropped. 0: no limit."
     )
+    split_over_seconds: float | None = Field(
+        None, gt=0, description="Longer videos become one clip per scene; null: every file is one clip."
+    )
+    split_timeout_s: float = Field(
+        1800.0, gt=0, description="Longest time to look for the scenes of one video; after it, it is dropped."
+    )
+    buckets: BucketConfig = Field(BucketConfig(), description="How s3:// sources are read.")
     dropped_thumbnails: int = Field(
         8, ge=0, description="Dropped clips per reason whose frames are kept as thumbnails to look at."
     )  # fmt: skip
