@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -118,17 +119,37 @@ def _read_stream(stream: BinaryIO, digest: str, job: DecodeJob) -> Clip | Reject
     try:
         reader = Reader(stream)
     except NoVideoError as error:
-        return Rejected("not_a_video", digest, {"streams": error.kinds})
+        # Of an index that is cut off, ffmpeg may take what is left for an empty one.
+        reason = "truncated" if _cut_off(stream) else "not_a_video"
+        return Rejected(reason, digest, {"streams": error.kinds})
     except NoDecoderError:
-        return Rejected("unknown_codec", digest)
+        return Rejected("truncated" if _cut_off(stream) else "unknown_codec", digest)
     except av.FFmpegError as error:
         # It begins like a video, but cannot be opened: the index (at the end of most MP4 files) is missing.
-        return Rejected("truncated", digest, {"error": str(error)})
+        return Rejected("truncated", digest, {"error": error.strerror})
     with reader:
         try:
             return _judge(reader, digest, job)
         except av.FFmpegError as error:
-            return Rejected("damaged", digest, {"error": str(error)})
+            return Rejected("damaged", digest, {"error": error.strerror})
+
+
+def _cut_off(stream: BinaryIO) -> bool:
+    """Tells whether a file that begins like an MP4 ends in the middle of a box."""
+    size = stream.seek(0, os.SEEK_END)
+    place = 0
+    while place < size:
+        stream.seek(place)
+        length, kind = struct.unpack(">I4s", stream.read(8).ljust(8, b"\0"))
+        if place == 0 and kind not in _BOX_TYPES:
+            return False
+        if length == 0:
+            # The last box may say that it lasts until the end.
+            return False
+        if length == 1:
+            (length,) = struct.unpack(">Q", stream.read(8).ljust(8, b"\0"))
+        place += max(length, 8)
+    return place > size
 
 
 def _judge(reader: Reader, digest: str, job: DecodeJob) -> Clip | Rejected:
@@ -137,6 +158,8 @@ def _judge(reader: Reader, digest: str, job: DecodeJob) -> Clip | Rejected:
         return Rejected("too_large", digest, refused)
     first = reader.first(job.start_seconds)
     if first is None:
+        # A decoder that gets no memory may keep silent about it: see whether there is room for a picture.
+        bytearray(3 * (reader.video.width or 0) * (reader.video.height or 0))
         return Rejected("truncated", digest, {"error": "no frame could be decoded"})
     until = math.inf if job.end_seconds is None else job.end_seconds
     declared = min(reader.declared, until)
@@ -147,12 +170,14 @@ def _judge(reader: Reader, digest: str, job: DecodeJob) -> Clip | Rejected:
         if (refused := _refused_size(reader, shot.frame.width, shot.frame.height, job)) is not None:
             return Rejected("too_large", digest, refused)
     frames = (picture(first.frame, aspect), picture(last.frame, aspect))
-    seconds = last.end - first.seconds
+    # The next frame tells for how long the last one was shown, more truly than the file does.
+    end = last.end if reader.beyond is None else min(reader.beyond, until)
+    seconds = end - first.seconds
     detail: dict[str, Any] = {
         "seconds": round(seconds, 3),
         "declared_seconds": round(declared - first.seconds, 3),
     }
-    if declared - last.end > max(_END_FRAMES / reader.fps, _END_S):
+    if declared - end > max(_END_FRAMES / reader.fps, _END_S) and reader.beyond is None:
         return Rejected("truncated", digest, detail, frames)
     short = seconds < job.min_seconds or last.seconds <= first.seconds
     if not short:

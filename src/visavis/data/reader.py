@@ -55,6 +55,7 @@ class Reader:
         fps: Mean frame rate as the header states it.
         declared: Length in seconds as the header states it; 0 if it does not.
         damaged: Whether anything that was read so far could not be decoded.
+        beyond: When the first frame after the end of the tail is shown, in seconds; None if there is none.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -68,16 +69,14 @@ class Reader:
         """
         self._file = file
         self.damaged = False
+        self.beyond: float | None = None
         self._start: float | None = None
         self._position = 0.0
         self._pending: av.Packet | None = None
         self._open()
         rate = float(self.video.average_rate or self.video.guessed_rate or 0)
         self.fps = rate if math.isfinite(rate) and rate > 0 else _DEFAULT_FPS
-        if self.video.duration and self.video.time_base:
-            self.declared = float(self.video.duration * self.video.time_base)
-        else:
-            self.declared = (self._container.duration or 0) / av.time_base
+        self.declared = self._declared()
 
     def close(self) -> None:
         """Closes the container; the file stays open."""
@@ -176,6 +175,15 @@ class Reader:
         self.video.codec_context.thread_count = 1
         self._packets = self._container.demux(self.video)
 
+    def _declared(self) -> float:
+        if self.video.duration and self.video.time_base:
+            return float(self.video.duration * self.video.time_base)
+        length = self._container.duration or 0
+        if "matroska" in self._container.format.name:
+            # There the length is counted from zero, wherever the first frame lies.
+            length -= max(self._container.start_time or 0, 0)
+        return max(length, 0) / av.time_base
+
     def _land(self, seconds: float) -> float | None:
         """Moves to the key frame at or before `seconds`; returns its time, None if it bears none."""
         for back in _STEPS_BACK_S:
@@ -232,6 +240,7 @@ class Reader:
     def _inside(self, first: float, last: float) -> Iterator[Shot]:
         for shot in self._shots():
             if shot.seconds >= last - _SLACK_S:
+                self.beyond = shot.seconds
                 return
             if shot.seconds >= first:
                 yield shot
