@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from visavis.data.config import ConversationConfig
+from visavis.data.full_body import ROWS_NAME
 from visavis.data.funnel import funnel
 from visavis.data.history import history_chats
 from visavis.data.identities import Identities, find_identities
@@ -104,7 +105,7 @@ def _all_samples(
     faces = {row["item"]: row for row in read_jsonl(folders.segmented / "faces.jsonl")}
     bodies: dict[str, dict[str, Any]] = {}
     if config.rounds_target == "full_body" and folders.full_body is not None:
-        bodies = {row["item"]: row for row in read_jsonl(folders.full_body / "full_body.jsonl")}
+        bodies = {row["item"]: row for row in read_jsonl(folders.full_body / ROWS_NAME)}
     ledger = Ledger(STEP)
     samples: list[Sample] = []
     for pair in pairs:
