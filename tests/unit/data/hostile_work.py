@@ -31,3 +31,22 @@ def hostile(item: str) -> str:
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
     return item * 2
+
+
+def read_and_weigh(item: str) -> tuple[str, int, int]:
+    """Reads a clip; returns `clip` or the reason of its rejection, and the process and its memory in MiB.
+
+    `kill once PATH` kills the process the first time.
+    """
+    from visavis.data.decode import DecodeJob, Rejected, read_clip
+
+    path = item.removeprefix("kill once ")
+    if path != item:
+        mark = Path(f"{path}.mark")
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    result = read_clip(DecodeJob(path, 0.2, 8192 * 4320, 6, 27.0))
+    pages = Path("/proc/self/statm")
+    held = int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20 if pages.is_file() else 0
+    return result.reason if isinstance(result, Rejected) else "clip", os.getpid(), held
