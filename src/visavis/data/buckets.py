@@ -24,6 +24,7 @@ _LONGEST_PAUSE_S = 20.0
 _MD5_ETAG = re.compile(r"[0-9a-f]{32}")
 # The second slash is lost where the address was held as a `Path`.
 _ADDRESS = re.compile(r"s3:/{1,2}(?P<bucket>[^/]+)(?:/(?P<key>.*))?", re.DOTALL)
+# Codes of answers, and names of boto3's own errors.
 _REFUSED = frozenset(
     {
         "AccessDenied",
@@ -34,8 +35,9 @@ _REFUSED = frozenset(
         "401",
         "403",
     }
+    | {"NoCredentialsError", "PartialCredentialsError"}
 )
-_MISSING = frozenset({"NoSuchKey", "NoSuchBucket", "404"})
+_MISSING = frozenset({"NoSuchKey", "NoSuchBucket", "404", "ParamValidationError"})
 _CHANGED = frozenset({"PreconditionFailed", "412"})
 
 
@@ -86,17 +88,18 @@ def list_objects(uri: str, limits: BucketConfig) -> Iterator[StoredObject]:
     """
     bucket, prefix = split_uri(uri)
     client = _client(limits)
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    pages = client.get_paginator("list_objects_v2").paginate(
-        Bucket=bucket, Prefix=prefix, PaginationConfig={"PageSize": limits.page_keys}
-    )
-    try:
-        for page in pages:
-            for entry in page.get("Contents", ()):
-                yield StoredObject(entry["Key"], entry.get("ETag"))
-    except (ClientError, BotoCoreError) as error:
-        raise _listing_error(uri, bucket, error, client.meta.endpoint_url) from error
+    paginator = client.get_paginator("list_objects_v2")
+    sizes = {"PageSize": limits.page_keys}
+    pages = iter(paginator.paginate(Bucket=bucket, Prefix=prefix, PaginationConfig=sizes))
+    while True:
+        try:
+            page = next(pages, None)
+        except Exception as error:
+            raise _listing_error(uri, bucket, error, client.meta.endpoint_url) from error
+        if page is None:
+            return
+        for entry in page.get("Contents", ()):
+            yield StoredObject(entry["Key"], entry.get("ETag"))
 
 
 def download(uri: str, target: Path, limits: BucketConfig, etag: str | None = None) -> None:
@@ -117,9 +120,6 @@ def download(uri: str, target: Path, limits: BucketConfig, etag: str | None = No
         VisavisError: If boto3 is not installed.
     """
     client = _client(limits)
-    from botocore.exceptions import BotoCoreError, ClientError
-    from urllib3.exceptions import HTTPError
-
     bucket, key = split_uri(uri)
     only = {} if etag is None else {"IfMatch": etag}
     partial = target.with_name(f"{target.name}.part")
@@ -131,12 +131,12 @@ def download(uri: str, target: Path, limits: BucketConfig, etag: str | None = No
                 time.sleep(min(random.uniform(0.5, 1.0) * 2 ** (attempt - 1), _LONGEST_PAUSE_S))
             try:
                 answer = client.get_object(Bucket=bucket, Key=key, **only)
-            except (ClientError, BotoCoreError) as error:
+            except Exception as error:
                 # boto3 has retried this request itself.
                 raise _download_error(error) from error
             try:
                 _receive(answer, bucket, partial)
-            except (BotoCoreError, HTTPError, _DifferentError) as error:
+            except _BrokenError as error:
                 broken = error
             else:
                 partial.replace(target)
@@ -146,16 +146,14 @@ def download(uri: str, target: Path, limits: BucketConfig, etag: str | None = No
     raise DownloadError("download_failed", {"error": str(broken), "attempts": limits.attempts}) from broken
 
 
-class _DifferentError(Exception):
-    """The bytes that arrived are not those that were stored."""
+class _BrokenError(Exception):
+    """The bytes that were stored did not arrive, or others did."""
 
 
 def _receive(answer: dict[str, Any], bucket: str, path: Path) -> None:
-    """Writes the body of an answer; boto3 itself checks its length and its stored checksum on the way."""
     digest = hashlib.md5(usedforsecurity=False)
-    # `closing`, since the body's own `with` hands out the stream below the checks.
-    with path.open("wb") as file, closing(answer["Body"]) as body:
-        while block := body.read(_BLOCK_BYTES):
+    with path.open("wb") as file:
+        for block in _blocks(answer["Body"]):
             digest.update(block)
             file.write(block)
     stored = str(answer.get("ETag", "")).strip('"')
@@ -163,15 +161,27 @@ def _receive(answer: dict[str, Any], bucket: str, path: Path) -> None:
     encrypted = answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer
     is_md5 = _MD5_ETAG.fullmatch(stored) and not encrypted and not bucket.endswith("--x-s3")
     if is_md5 and digest.hexdigest() != stored:
-        raise _DifferentError(f"MD5 is {digest.hexdigest()}, the ETag says {stored}")
+        raise _BrokenError(f"MD5 is {digest.hexdigest()}, the ETag says {stored}")
+
+
+def _blocks(body: Any) -> Iterator[bytes]:
+    """Yields the body of an answer; boto3 itself checks its length and its stored checksum at the end."""
+    # `closing`, since the body's own `with` hands out the stream below the checks.
+    with closing(body):
+        while True:
+            try:
+                block = body.read(_BLOCK_BYTES)
+            except Exception as error:
+                raise _BrokenError(str(error)) from error
+            if not block:
+                return
+            yield block
 
 
 @lru_cache(maxsize=4)
 def _client(limits: BucketConfig) -> Any:
     try:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
+        from boto3.session import Config, Session
     except ImportError:
         raise VisavisError(
             "s3:// sources need boto3, which is not installed", fix="pip install 'visavis[curate]'"
@@ -182,41 +192,35 @@ def _client(limits: BucketConfig) -> Any:
         retries={"total_max_attempts": limits.attempts, "mode": "standard"},
     )
     try:
-        return boto3.session.Session().client("s3", config=config)
-    except (ValueError, BotoCoreError) as error:
+        return Session().client("s3", config=config)
+    except Exception as error:
         raise VisavisError(
             f"boto3 cannot be set up for s3:// sources: {error}",
             fix="correct the AWS_... variables (AWS_ENDPOINT_URL, AWS_PROFILE, ...) or the files of ~/.aws",
         ) from error
 
 
-def _code(error: Exception) -> str:
+def _kind(error: Exception) -> str:
+    """Returns the code of an answer, or the name of an error without one: they come from several libraries."""
     response = getattr(error, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
+    return str(response.get("Error", {}).get("Code") or type(error).__name__)
 
 
 def _download_error(error: Exception) -> DownloadError:
-    code = _code(error)
-    for codes, reason in (
-        (_MISSING, "missing_file"),
-        (_REFUSED, "download_refused"),
-        (_CHANGED, "object_changed"),
-    ):
-        if code in codes:
-            return DownloadError(reason, {"error": str(error)})
-    return DownloadError("download_failed", {"error": str(error)})
+    kind = _kind(error)
+    reasons = ((_MISSING, "missing_file"), (_REFUSED, "download_refused"), (_CHANGED, "object_changed"))
+    reason = next((reason for kinds, reason in reasons if kind in kinds), "download_failed")
+    return DownloadError(reason, {"error": str(error)})
 
 
 def _listing_error(uri: str, bucket: str, error: Exception, endpoint: str) -> VisavisError:
-    from botocore.exceptions import NoCredentialsError, ParamValidationError, PartialCredentialsError
-
-    code = _code(error)
-    if code in _MISSING or isinstance(error, ParamValidationError):
+    kind = _kind(error)
+    if kind in _MISSING:
         return VisavisError(
             f"clips.source is {uri}, but {endpoint} has no bucket {bucket!r}",
             fix="correct the bucket's name, or set AWS_ENDPOINT_URL to the store that has it",
         )
-    if code in _REFUSED or isinstance(error, NoCredentialsError | PartialCredentialsError):
+    if kind in _REFUSED:
         return VisavisError(
             f"clips.source is {uri}, but {endpoint} refuses to list it: {error}",
             fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE) to a key that may list and read it",
