@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -33,8 +34,8 @@ def hostile(item: str) -> str:
     return item * 2
 
 
-def read_and_weigh(item: str) -> tuple[str, int, int]:
-    """Reads a clip; returns `clip` or the reason of its rejection, and the process and its memory in MiB.
+def read(item: str) -> tuple[str, int]:
+    """Reads a clip; returns `clip` or the reason of its rejection, and the process.
 
     `kill once PATH` kills the process the first time.
     """
@@ -47,6 +48,18 @@ def read_and_weigh(item: str) -> tuple[str, int, int]:
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
     result = read_clip(DecodeJob(path, 0.2, 8192 * 4320, 6, 27.0))
-    pages = Path("/proc/self/statm")
-    held = int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20 if pages.is_file() else 0
-    return result.reason if isinstance(result, Rejected) else "clip", os.getpid(), held
+    return result.reason if isinstance(result, Rejected) else "clip", os.getpid()
+
+
+def weigh_rounds(paths: list[str]) -> list[int]:
+    """Reads clips three times over; returns the memory in MiB that the process holds after each round."""
+    held = []
+    for _ in range(3):
+        for path in paths:
+            # Some ask for more than there can be.
+            with suppress(MemoryError):
+                read(path)
+        pages = Path("/proc/self/statm")
+        size = int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.is_file() else 0
+        held.append(size >> 20)
+    return held

@@ -3,10 +3,8 @@
 import json
 import random
 import shutil
-import statistics
 import time
 import wave
-from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -83,17 +81,16 @@ def test_flipped_bits_end_as_a_clip_or_a_known_reason_and_leave_no_memory_behind
     for seed in range(MUTATIONS):
         (tmp_path / f"{seed}.mp4").write_bytes(mutated(wholes[seed % len(wholes)], seed))
     paths = [str(tmp_path / f"{seed}.mp4") for seed in range(MUTATIONS)]
-    outcomes: list[Outcome] = list(guarded_map("hostile_work:read_and_weigh", paths, 1, 20.0, memory_mb=1024))
+    outcomes: list[Outcome] = list(guarded_map("hostile_work:read", paths, 1, 20.0, memory_mb=1024))
     assert {outcome.failure for outcome in outcomes} <= {None, "memory"}
     # A flipped bit in a length can ask for more memory than anything has; that is rare, or it would be ours.
     assert sum(outcome.failure == "memory" for outcome in outcomes) < MUTATIONS // 20
-    values = [outcome.value for outcome in outcomes if outcome.failure is None]
-    assert {name for name, _, _ in values} <= REASONS | {"clip"}
-    assert len({name for name, _, _ in values}) > 3
-    (process, count), *_ = Counter(process for _, process, _ in values).most_common(1)
-    weights = [mib for _, other, mib in values if other == process]
-    assert count >= 40
-    assert statistics.median(weights[-10:]) < statistics.median(weights[10:20]) + 16
+    found = {outcome.value[0] for outcome in outcomes if outcome.failure is None}
+    assert found <= REASONS | {"clip"}
+    assert len(found) > 3
+    (weighed,) = guarded_map("hostile_work:weigh_rounds", [paths], 1, 120.0)
+    once, twice, thrice = weighed.value
+    assert thrice < max(once, twice) + 16
 
 
 def test_mutated_clips_do_not_stop_a_run(good: dict[str, bytes], tmp_path: Path) -> None:
@@ -223,6 +220,6 @@ def test_names_are_only_names(tmp_path: Path) -> None:
 def test_a_worker_killed_from_outside_in_the_middle_of_a_run_costs_nothing(tmp_path: Path) -> None:
     clips = [write_clip(tmp_path / f"{index}.mp4", PAIR, ground=backdrop(80 + index)) for index in range(3)]
     items = [str(clips[0]), f"kill once {clips[1]}", str(clips[2])]
-    outcomes = list(guarded_map("hostile_work:read_and_weigh", items, 1, 30.0))
+    outcomes = list(guarded_map("hostile_work:read", items, 1, 30.0))
     assert [outcome.value[0] for outcome in outcomes] == ["clip"] * 3
     assert outcomes[0].value[1] != outcomes[1].value[1]
