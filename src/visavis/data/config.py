@@ -115,6 +115,11 @@ class CurateConfig(PeopleConfig):
         1800.0, gt=0, description="Longest time to look for the scenes of one video; after it, it is dropped."
     )
     buckets: BucketConfig = Field(BucketConfig(), description="How s3:// sources are read.")
+    forgotten: tuple[str, ...] = Field(
+        (),
+        description="sha256 ids of clips and pictures that must not come back, from `forgotten.json` of "
+        "`visavis forget`.",
+    )
     dropped_thumbnails: int = Field(
         8, ge=0, description="Dropped clips per reason whose frames are kept as thumbnails to look at."
     )  # fmt: skip

@@ -34,6 +34,7 @@ def _body(job: StepJob) -> StepResult:
         )
     scored = job.folder("scorecard")
     decision = read_json(job.folder("decision") / "decision.json")
+    data = job.inputs["scorecard"].inputs.get("conversations", "")
     tags = {
         "gate": "passed" if decision["passed"] else "failed",
         "gate.failed": ", ".join(rule["metric"] for rule in decision["rules"] if not rule["passed"]),
@@ -41,7 +42,8 @@ def _body(job: StepJob) -> StepResult:
         "image.digest": job.context.image,
         "recipe.name": job.recipe.name,
         "recipe.hash": job.context.recipe_hash,
-        "data.manifest": job.inputs["scorecard"].inputs.get("conversations", ""),
+        "data.manifest": data,
+        "data.digest": _data_digest(Path(job.context.store), data),
         "step.key": job.inputs["scorecard"].key,
     }
     settings = job.recipe.registration
@@ -60,3 +62,11 @@ def _body(job: StepJob) -> StepResult:
     ledger.keep(version.tags["weights.sha256"], version=version.uri)
     log.info("registered %s (%s)", version.uri, ", ".join(version.aliases) or "no alias: it failed the gate")
     return StepResult(ledger.close(job.work / LEDGER_NAME, 1), {"version": float(version.version)})
+
+
+def _data_digest(store: Path, key: str) -> str:
+    """Returns the digest of the data set, by which a copy of it is known outside of the store; empty if unknown."""
+    from visavis.data.dataset import DATASET_NAME, read_dataset
+
+    folder = store / "build_conversations" / key
+    return str(read_dataset(folder)["digest"]) if (folder / DATASET_NAME).is_file() else ""

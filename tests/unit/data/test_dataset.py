@@ -7,61 +7,31 @@ import json
 import shutil
 import tarfile
 from collections.abc import Callable
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from disc_world import HUES, Disc, DiscFaces, DiscSegmenter, DiscTalker, backdrop, make_source, write_clip
+from disc_dataset import CONFIG, make_dataset
 from PIL import Image
 
-from visavis.data.captions import describe
-from visavis.data.clips import curate
-from visavis.data.config import ConversationConfig, CurateConfig, DescribeConfig, SegmentConfig
-from visavis.data.conversations import build
 from visavis.data.dataset import Damage, digest_of, read_dataset, verify, write_dataset
-from visavis.data.masks import segment
 from visavis.data.origins import mask_of, outline, read_origins
 from visavis.data.schema import schema_faults
 from visavis.data.shards import read_groups, read_index, read_samples, write_index
 from visavis.data.validation import Report, validate
 from visavis.errors import VisavisError
-from visavis.files import read_json, read_jsonl, sha256_file, write_jsonl
-
-CONFIG = ConversationConfig(shares={"train": 0.5, "val": 0.2, "test": 0.3}, shard_samples=20)
-
-
-class ManyFaces(DiscFaces):
-    """Sees another person in the discs of each clip: the embedding also depends on the backdrop."""
-
-    def get(self, img: np.ndarray) -> list[Any]:
-        faces = super().get(img)
-        seed = int(img[:, :8].mean() * 50) // 60
-        for face in faces:
-            rng = np.random.default_rng([int(np.argmax(face.normed_embedding)), seed])
-            vector = rng.normal(size=64)
-            face.normed_embedding = vector / np.linalg.norm(vector)
-        return faces
+from visavis.files import read_json, read_jsonl, sha256_file
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("dataset")
-    source = make_source(root / "source", 0)
-    entries = []
-    for index, (one, two) in enumerate(list(combinations(HUES, 2))[:10]):
-        ground = np.full_like(backdrop(90), 40 + 15 * index)
-        name = f"clips/{index:03d}.mp4"
-        write_clip(source / name, [Disc(one, 60), Disc(two, 125)], ground=ground)
-        entries.append({"file": name, "licence": "CC0", "recording": f"r{index // 2}", "consent": "yes"})
-    write_jsonl(source / "clips.jsonl", entries)
-    steps = [root / name for name in ("curated", "described", "segmented")]
-    curate(source, steps[0], CurateConfig(workers=0, match_threshold=-1, match_margin=0), ManyFaces())
-    describe(steps[0], steps[1], DescribeConfig(), DiscTalker())
-    segment(steps[0], steps[2], SegmentConfig(), DiscSegmenter())
-    build(*steps, root / "out", CONFIG)
-    return root / "out"
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="module")
+def built(made: dict[str, Path]) -> Path:
+    return made["build_conversations"]
 
 
 @pytest.fixture
@@ -302,10 +272,10 @@ def test_origins_tell_where_each_item_came_from_and_where_its_faces_are(built: P
                 assert all(x0 - 2 <= x <= x1 + 2 and y0 - 2 <= y <= y1 + 2 for x, y in points)
 
 
-def test_outlines_are_those_of_the_stored_masks(built: Path) -> None:
+def test_outlines_are_those_of_the_stored_masks(made: dict[str, Path]) -> None:
     mask = np.zeros((20, 30), bool)
     mask[5:12, 8:25] = True
-    face = read_jsonl(built.parent / "segmented" / "faces.jsonl")[0]["first"]["mask"]
+    face = read_jsonl(made["segment_faces"] / "faces.jsonl")[0]["first"]["mask"]
     assert mask_of(face["size"], face["counts"]).shape == tuple(face["size"])
     assert sorted(outline(mask)) == [[8, 5], [8, 11], [24, 5], [24, 11]]
     assert outline(np.zeros((4, 4), bool)) == []

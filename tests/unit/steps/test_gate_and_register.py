@@ -103,3 +103,13 @@ def test_the_champion_sets_the_bar(context: str, scored: Path) -> None:
     decision = gate_model(recipe, context, {"scorecard": scored}, scored.parent / "decision.json")
     reason = read_json(decision.folder / "decision.json")["rules"][0]["reason"]
     assert reason == "0.8 is below the champion's 0.95 -0.1 (0.85)"
+
+
+def test_a_version_names_its_data_set(context: str, scored: Path, mlflow_uri: str, tmp_path: Path) -> None:
+    manifest = Manifest.read(scored).model_copy(update={"inputs": {"conversations": "k0"}})
+    scored.write_text(manifest.model_dump_json())
+    folder = tmp_path / "store" / "build_conversations" / "k0"
+    write_json(folder / "dataset.json", {"digest": "d0", "files": {}})
+    both_steps(recipe_with(0.6, "traced"), context, scored)
+    tags = find("models:/traced/1", tracking_uri=mlflow_uri).tags
+    assert (tags["data.manifest"], tags["data.digest"]) == ("k0", "d0")
