@@ -51,7 +51,8 @@ def head_pose(landmarks: NDArray[np.float64]) -> Pose:
     taken out, the nose moves sideways by tan(yaw) times its depth, in distances between the eyes as they appear,
     and along the line from eyes to mouth by tan(pitch) times its depth over the length of that line. Noses
     differ by a third in depth, so an estimate of 30 degrees may be one of 23 to 38; near profile a detector's
-    landmarks are guesses, but guesses that lie far out.
+    landmarks are guesses, but guesses that lie far out. A broad smile lifts the corners of the mouth and reads
+    as looking down (by up to 40 degrees in photos of laughing people), so bounds of the pitch should be wide.
 
     Args:
         landmarks: [5, 2], px, in the order of the module's docstring.
