@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from visavis.data.buckets import DownloadError, download, is_remote, list_objects, split_uri
-from visavis.data.config import BucketConfig
+from visavis.data.config import BucketConfig, CurateConfig
 from visavis.data.manifests import MANIFEST_SUFFIXES, Entry, read_manifest
 from visavis.errors import VisavisError
 from visavis.files import sha256_bytes
@@ -123,6 +123,17 @@ def read_source(job: ReadJob) -> Clip | Rejected:
             return read_clip(replace(job.decode, path=str(path)))
     except DownloadError as error:
         return Rejected(error.reason, None, error.detail)
+
+
+def refusal(item: Source, config: CurateConfig) -> str | None:
+    """Returns the reason why an item must not be opened, or None if it may be."""
+    if item.problem:
+        return item.problem
+    if item.consent is False or (config.require_consent and item.consent is None):
+        return "no_consent"
+    if config.licences is not None and item.licence not in config.licences:
+        return "licence_refused"
+    return None
 
 
 def list_clips(source: str | Path, limits: BucketConfig | None = None) -> list[Source]:
