@@ -55,7 +55,7 @@ def write_card(folder: Path, config: ConversationConfig) -> None:
             ["set", "what it asks", *SPLITS],
             [
                 [name, _SETS.get(name, ""), *(f"{counts[s]:,}" for s in SPLITS)]
-                for name, counts in summary["sets"].items()
+                for name, counts in sorted(summary["sets"].items(), key=lambda item: _rank(item[0]))
                 if any(counts.values())
             ],
         ),
@@ -92,6 +92,10 @@ def write_card(folder: Path, config: ConversationConfig) -> None:
         "`visavis forget` takes a person out.",
     ]
     write_atomic(folder / CARD_NAME, "\n\n".join(parts) + "\n")
+
+
+def _rank(name: str) -> tuple[int, str]:
+    return (list(_SETS).index(name) if name in _SETS else len(_SETS), name)
 
 
 def _split_words(config: ConversationConfig, summary: Mapping[str, Any]) -> str:
@@ -148,7 +152,8 @@ def _licences(origins: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
 
 
 def _reasons(dropped: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in dropped.items()) or "–"
+    ordered = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in ordered) or "–"
 
 
 def _cell(text: str) -> str:

@@ -84,11 +84,12 @@ def _options(values: Sequence[str]) -> str:
 def _step(row: Mapping[str, Any], total: int) -> str:
     total = max(total, 1)
     parts = [f'<b style="width:{100 * row["kept"] / total:.2f}%"></b>']
-    for reason, count in row["dropped"].items():
+    dropped = sorted(row["dropped"].items(), key=lambda item: (-item[1], item[0]))
+    for reason, count in dropped:
         parts.append(
             f'<i style="width:{100 * count / total:.2f}%" title="{text(words(reason))} {count:,}"></i>'
         )
-    reasons = ", ".join(f"{words(reason)} {count:,}" for reason, count in row["dropped"].items())
+    reasons = ", ".join(f"{words(reason)} {count:,}" for reason, count in dropped)
     return (
         f'<div class="step"><span>{text(row["label"])}</span><strong>{row["kept"]:,}</strong>'
         f'<div class="bar">{"".join(parts)}</div><small>{text(reasons or "nothing dropped")}</small></div>'

@@ -12,7 +12,6 @@ from pathlib import Path
 from visavis.data.dataset import DATASET_NAME, read_dataset
 from visavis.data.forget import Contained, Target, contained, find_target, write_without
 from visavis.data.funnel import LABELS
-from visavis.files import read_jsonl
 from visavis.registry.forgetting import mark, versions_made_of
 from visavis.registry.versions import Version
 from visavis.steps.contracts import Manifest
@@ -142,8 +141,8 @@ def forget(
 def results_with(items: Sequence[str], store: Path) -> dict[str, tuple[str, str]]:
     """Returns the stored results that hold items, or were made of such a result.
 
-    The data steps are asked themselves, by their ledgers and the index of their shards; a later step holds what
-    the results that it was made of hold.
+    The data steps are asked themselves: the lists that they wrote, and the index of their shards. A later step
+    holds what the results that it was made of hold.
 
     Args:
         items: Ids of clips and pictures.
@@ -160,7 +159,7 @@ def results_with(items: Sequence[str], store: Path) -> dict[str, tuple[str, str]
             if contained(folder, items).shards:
                 found[manifest.key] = (manifest.step, _digest(folder))
         elif manifest.step.startswith(("curate_", *LABELS)):
-            if _in_ledgers(folder, items):
+            if _names(folder, items):
                 found[manifest.key] = (manifest.step, "")
         else:
             later[manifest.key] = manifest
@@ -178,13 +177,12 @@ def _digest(folder: Path) -> str:
     return str(read_dataset(folder)["digest"]) if (folder / DATASET_NAME).is_file() else ""
 
 
-def _in_ledgers(folder: Path, items: Sequence[str]) -> bool:
-    """Tells whether a ledger names an item, or something made of it such as its first face."""
-    for ledger in folder.glob("*ledger.jsonl"):
-        names = {row["item_id"].partition("#")[0] for row in read_jsonl(ledger)}
-        names |= {name.rpartition("-")[0] for name in names}
-        if not names.isdisjoint(items):
-            return True
+def _names(folder: Path, items: Sequence[str]) -> bool:
+    """Tells whether the ledger, the journal or another list of a result names an item, kept or dropped."""
+    for path in folder.glob("*.jsonl"):
+        with path.open(encoding="utf-8") as lines:
+            if any(item in line for line in lines for item in items):
+                return True
     return False
 
 
