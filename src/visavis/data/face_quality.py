@@ -7,8 +7,8 @@ face is in its frame.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -118,31 +118,44 @@ def sharpness(image: Picture, landmarks: NDArray[np.float64]) -> float:
     return round(float(cv2.Laplacian(gray, cv2.CV_64F).var()), 1)
 
 
-def quality_fault(
+def face_figures(
     image: Picture, landmarks: NDArray[np.float64], config: PeopleConfig
-) -> tuple[str, dict[str, Any]] | None:
-    """Judges one face by the limits that are set; those that are null cost nothing.
+) -> dict[str, float | None]:
+    """Measures what the limits ask for; limits that are null cost nothing.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        landmarks: [5, 2], px of the image.
+        config: A limit that never drops (`min_sharpness` 0, angles of 180) is one way to get the figures of a
+            collection before its limits are chosen.
 
     Returns:
-        The reason, `face_blurred` or `face_turned_away`, and its figures; None if there is nothing to say.
+        `sharpness`, and `yaw`, `pitch` and `roll`, as far as they have a limit; null where hopeless landmarks
+        allow no figure.
     """
+    figures: dict[str, float] = {}
     if config.min_sharpness is not None:
-        value = sharpness(image, landmarks)
-        # Written so that NaN is a fault.
-        if not value >= config.min_sharpness:
-            return "face_blurred", {"sharpness": _figure(value)}
-    limits = {"yaw": config.max_yaw, "pitch": config.max_pitch, "roll": config.max_roll}
-    if any(limit is not None for limit in limits.values()):
+        figures["sharpness"] = sharpness(image, landmarks)
+    if any(limit is not None for limit in _angle_limits(config).values()):
         pose = head_pose(landmarks)
-        angles = {name: getattr(pose, name) for name in limits}
-        if any(limit is not None and not abs(angles[name]) <= limit for name, limit in limits.items()):
-            return "face_turned_away", {name: _figure(angle) for name, angle in angles.items()}
+        figures |= {"yaw": pose.yaw, "pitch": pose.pitch, "roll": pose.roll}
+    return {name: value if np.isfinite(value) else None for name, value in figures.items()}
+
+
+def quality_fault(figures: Mapping[str, float | None], config: PeopleConfig) -> str | None:
+    """Judges the figures of one face; returns `face_blurred`, `face_turned_away`, or None if it will do."""
+    if config.min_sharpness is not None:
+        value = figures["sharpness"]
+        if value is None or value < config.min_sharpness:
+            return "face_blurred"
+    for name, limit in _angle_limits(config).items():
+        if limit is not None and ((angle := figures[name]) is None or abs(angle) > limit):
+            return "face_turned_away"
     return None
 
 
-def _figure(value: float) -> float | None:
-    """Returns a number that JSON can hold."""
-    return value if np.isfinite(value) else None
+def _angle_limits(config: PeopleConfig) -> dict[str, float | None]:
+    return {"yaw": config.max_yaw, "pitch": config.max_pitch, "roll": config.max_roll}
 
 
 def _similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:

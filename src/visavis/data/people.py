@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 
 from visavis.data.config import PeopleConfig
 from visavis.data.crops import Picture, Square, two_person_box
-from visavis.data.face_quality import quality_fault
+from visavis.data.face_quality import face_figures, quality_fault
 from visavis.files import sha256_bytes
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -129,26 +129,35 @@ def find_pair(first: Picture, last: Picture, faces: FaceFinder, config: PeopleCo
     smallest = min(face.box[3] - face.box[1] for face in one + two) / side
     if smallest < config.min_person:
         return NoPair("face_too_small", {"face_share": round(smallest, 4)})
+    figures = []
     for name, image, found in (("first", first, one), ("last", last, two)):
         for place, face in enumerate(found):
-            if fault := quality_fault(image, face.landmarks, config):
-                return NoPair(fault[0], {"frame": name, "from_left": place, **fault[1]})
-    return _matched(one, two, squares[0], squares[1], config)
+            figures.append(face_figures(image, face.landmarks, config))
+            if reason := quality_fault(figures[-1], config):
+                return NoPair(reason, {"frame": name, "from_left": place, **figures[-1]})
+    # Of the left and the right face of the first, then of the last frame.
+    quality = {name: [of_face[name] for of_face in figures] for name in figures[0]}
+    return _matched(one, two, squares, config, quality)
 
 
 def _matched(
-    one: list[FoundFace], two: list[FoundFace], first: Square, last: Square, config: PeopleConfig
+    one: list[FoundFace],
+    two: list[FoundFace],
+    squares: list[Square],
+    config: PeopleConfig,
+    quality: dict[str, list[float | None]],
 ) -> Pair | NoPair:
     cosines = np.stack([face.embedding for face in one]) @ np.stack([face.embedding for face in two]).T
     rows, columns = linear_sum_assignment(-cosines)
     similarity = cosines[rows, columns]
     lead = float(similarity.mean() - cosines[rows, columns[::-1]].mean())
-    detail = {"match_sim": _rounded(similarity, 4), "match_lead": round(lead, 4)}
+    detail = {"match_sim": _rounded(similarity, 4), "match_lead": round(lead, 4), **quality}
     if similarity.min() < config.match_threshold:
         return NoPair("identity_changed", detail)
     if lead < config.match_margin:
         return NoPair("people_alike", detail)
     left, right = (two[int(column)] for column in columns)
+    first, last = squares
     return Pair(
         first,
         last,

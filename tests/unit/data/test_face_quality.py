@@ -6,7 +6,7 @@ import pytest
 from disc_world import Disc, DiscFaces, backdrop, paint
 
 from visavis.data.config import PeopleConfig
-from visavis.data.face_quality import aligned, head_pose, quality_fault, sharpness
+from visavis.data.face_quality import aligned, face_figures, head_pose, quality_fault, sharpness
 from visavis.data.people import NoPair, Pair, find_pair
 
 # Eyes, nose and mouth in millimetres: right, down, towards the camera.
@@ -73,13 +73,26 @@ def test_the_aligned_face_has_its_landmarks_where_arcface_wants_them() -> None:
 
 def test_limits_that_are_null_cost_nothing_and_hopeless_landmarks_are_faults() -> None:
     image, nowhere = np.zeros((20, 20, 3), np.uint8), np.zeros((5, 2))
-    assert quality_fault(image, nowhere, PeopleConfig()) is None
-    assert quality_fault(image, nowhere, PeopleConfig(min_sharpness=0)) == (
-        "face_blurred",
-        {"sharpness": None},
-    )
-    fault = quality_fault(image, np.full((5, 2), np.nan), PeopleConfig(max_roll=90))
-    assert fault == ("face_turned_away", {"yaw": None, "pitch": None, "roll": None})
+    assert face_figures(image, nowhere, PeopleConfig()) == {}
+    assert quality_fault({}, PeopleConfig()) is None
+    sharp = PeopleConfig(min_sharpness=0)
+    assert face_figures(image, nowhere, sharp) == {"sharpness": None}
+    assert quality_fault({"sharpness": None}, sharp) == "face_blurred"
+    upright = PeopleConfig(max_roll=90)
+    figures = face_figures(image, np.full((5, 2), np.nan), upright)
+    assert figures == {"yaw": None, "pitch": None, "roll": None}
+    assert quality_fault(figures, upright) == "face_turned_away"
+
+
+def test_figures_of_kept_pairs_can_be_had_to_choose_limits_by() -> None:
+    frame = paint([Disc("red", 60), Disc("green", 125)], backdrop(90))
+    plain = find_pair(frame, frame, PosedFaces(), PeopleConfig())
+    measured = find_pair(frame, frame, PosedFaces(), PeopleConfig(min_sharpness=0, max_yaw=180))
+    assert isinstance(plain, Pair) and isinstance(measured, Pair)
+    assert measured.people() == plain.people() and set(plain.detail) == {"match_sim", "match_lead"}
+    assert set(measured.detail) == set(plain.detail) | {"sharpness", "yaw", "pitch", "roll"}
+    assert measured.detail["yaw"] == pytest.approx([0, 50, 0, 50], abs=1.5)
+    assert all(value > 0 for value in measured.detail["sharpness"])
 
 
 class PosedFaces(DiscFaces):
