@@ -124,6 +124,7 @@ def download(uri: str, target: Path, limits: BucketConfig, etag: str | None = No
     only = {} if etag is None else {"IfMatch": etag}
     partial = target.with_name(f"{target.name}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + limits.download_timeout_s
     broken: Exception | None = None
     try:
         for attempt in range(limits.attempts):
@@ -135,25 +136,29 @@ def download(uri: str, target: Path, limits: BucketConfig, etag: str | None = No
                 # boto3 has retried this request itself.
                 raise _download_error(error) from error
             try:
-                _receive(answer, bucket, partial)
+                _receive(answer, bucket, partial, deadline)
             except _BrokenError as error:
                 broken = error
+                if time.monotonic() >= deadline:
+                    break
             else:
                 partial.replace(target)
                 return
     finally:
         partial.unlink(missing_ok=True)
-    raise DownloadError("download_failed", {"error": str(broken), "attempts": limits.attempts}) from broken
+    raise DownloadError("download_failed", {"error": str(broken), "attempts": attempt + 1}) from broken
 
 
 class _BrokenError(Exception):
     """The bytes that were stored did not arrive, or others did."""
 
 
-def _receive(answer: dict[str, Any], bucket: str, path: Path) -> None:
+def _receive(answer: dict[str, Any], bucket: str, path: Path, deadline: float) -> None:
     digest = hashlib.md5(usedforsecurity=False)
     with path.open("wb") as file:
         for block in _blocks(answer["Body"]):
+            if time.monotonic() >= deadline:
+                raise _BrokenError(f"it takes too long; {file.tell()} bytes have arrived")
             digest.update(block)
             file.write(block)
     stored = str(answer.get("ETag", "")).strip('"')

@@ -67,6 +67,11 @@ class BucketConfig(_Section):
     )
     connect_timeout_s: float = Field(10.0, gt=0, description="Longest wait for a connection.")
     read_timeout_s: float = Field(60.0, gt=0, description="Longest silence of the store.")
+    download_timeout_s: float = Field(
+        1800.0,
+        gt=0,
+        description="Longest time to bring one object here, attempts included; then it is dropped.",
+    )
     page_keys: int = Field(1000, ge=1, le=1000, description="Names that are asked for at a time.")
 
 

@@ -103,7 +103,8 @@ class FaultyProxy:
     """Hands requests on to a server, and breaks the answers to some of them.
 
     Faults: `error` (status 500), `hang` (no answer), `cut` (the connection ends in the middle of the body),
-    `stall` (the body stops in the middle), `flip` (one bit of the body differs).
+    `stall` (the body stops in the middle), `drip` (it arrives in 20 pieces, five a second), `flip` (one bit of it
+    differs).
     """
 
     def __init__(self, port: int) -> None:
@@ -168,6 +169,12 @@ class FaultyProxy:
         half = len(body) // 2
         if fault == "flip":
             body = body[:half] + bytes([body[half] ^ 1]) + body[half + 1 :]
+        if fault == "drip":
+            piece = len(body) // 20 + 1
+            for start in range(0, len(body), piece):
+                client.wfile.write(body[start : start + piece])
+                self._released.wait(0.2)
+            return
         client.wfile.write(body[:half] if fault in ("cut", "stall") else body)
         if fault == "stall":
             client.wfile.flush()

@@ -78,6 +78,19 @@ def test_a_download_that_never_succeeds_leaves_no_file(
     assert len(s3_proxy.requests) == 2, "attempts do not multiply"
 
 
+def test_a_download_that_only_trickles_comes_to_an_end(
+    s3_bucket: Any, s3_proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    s3_bucket.put_object(Key="v.mp4", Body=DATA)
+    s3_proxy.fail("v.mp4", "drip", "drip")
+    with pytest.raises(DownloadError) as caught:
+        download(
+            f"s3://{BUCKET}/v.mp4", tmp_path / "v", LIMITS.model_copy(update={"download_timeout_s": 1.0})
+        )
+    assert caught.value.reason == "download_failed" and "too long" in caught.value.detail["error"]
+    assert caught.value.detail["attempts"] == 1 and list(tmp_path.iterdir()) == []
+
+
 def test_the_etag_is_checked_where_the_store_keeps_no_checksum(
     s3_bucket: Any, s3_proxy: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
