@@ -7,12 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from visavis.data.config import ConversationConfig
+from visavis.data.dataset import read_dataset
 from visavis.data.origins import read_origins
 from visavis.data.split import SPLITS
 from visavis.files import read_json, write_atomic
 
-CARD_NAME = "card.md"
+CARD_NAME, README_NAME = "card.md", "README.md"
+_YAML_KINDS = {"Json": "json", "Image": "image", "Value": "string"}
 _SETS = {
     "natural": "any picture → the same picture",
     "reconstruct": "picture, portrait or close-up → the same",
@@ -26,22 +30,23 @@ Shards are plain WebDataset; `index.parquet` has a row for each sample; `dataset
 No code of ours is needed to read them:
 
 ```python
-import json
 import webdataset
-from datasets import Features, load_dataset
+from datasets import load_dataset
 
-samples = webdataset.WebDataset("train-000000.tar", shardshuffle=False).decode("rgb8")
+samples = load_dataset("path/of/this/folder", split="train")  # as README.md describes it
 index = load_dataset("parquet", data_files="index.parquet")
-features = Features.from_dict(json.load(open("dataset.json"))["features"])
-train = load_dataset("webdataset", data_files={"train": "train-*.tar"}, features=features)
+samples = webdataset.WebDataset("train-000000.tar", shardshuffle=False).decode("rgb8")
 ```"""
 
 
 def write_card(folder: Path, config: ConversationConfig) -> None:
-    """Writes `card.md` from what the folder's other files say.
+    """Writes `card.md` from what the folder's other files say, and the same as `README.md` for Hugging Face.
+
+    `README.md` begins with what `datasets.load_dataset(folder)` must know: the files of the splits and the fields
+    of a sample.
 
     Args:
-        folder: Data set, validated; its card is replaced.
+        folder: Data set with a manifest, validated; its card is replaced.
         config: What was asked for.
     """
     summary, steps = read_json(folder / "summary.json"), read_json(folder / "funnel.json")
@@ -91,7 +96,24 @@ def write_card(folder: Path, config: ConversationConfig) -> None:
         "- `splits.json` lists every person's clips and pictures, `origins.jsonl` where each came from: with them "
         "`visavis forget` takes a person out.",
     ]
-    write_atomic(folder / CARD_NAME, "\n\n".join(parts) + "\n")
+    text = "\n\n".join(parts) + "\n"
+    write_atomic(folder / CARD_NAME, text)
+    write_atomic(folder / README_NAME, f"---\n{_front_matter(read_dataset(folder))}---\n{text}")
+
+
+def _front_matter(dataset: Mapping[str, Any]) -> str:
+    counts = dataset["counts"]["splits"]
+    files = [{"split": name, "path": f"{name}-*.tar"} for name in SPLITS if counts[name]]
+    features = [
+        {"name": name, "dtype": _YAML_KINDS[kind["_type"]]} for name, kind in dataset["features"].items()
+    ]
+    content: dict[str, Any] = {"pretty_name": dataset["name"]}
+    if files:
+        content |= {
+            "configs": [{"config_name": "default", "data_files": files}],
+            "dataset_info": {"features": features},
+        }
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def _rank(name: str) -> tuple[int, str]:

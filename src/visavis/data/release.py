@@ -13,7 +13,7 @@ from visavis.data.viewer import write_viewer
 
 
 def publish(folder: Path, config: ConversationConfig, ledgers: Mapping[str, Path]) -> Report:
-    """Writes `validation.json`, `card.md`, `viewer.html` and, last, `dataset.json` about all files.
+    """Writes `validation.json`, `card.md`, `README.md`, `viewer.html` and, last, `dataset.json` about all files.
 
     Args:
         folder: Folder with shards, index, `origins.jsonl`, `splits.json`, `summary.json` and `funnel.json`.

@@ -119,6 +119,15 @@ def test_hugging_face_datasets_reads_shards_and_index(built: Path, tmp_path: Pat
     assert index.to_list() == read_index(built)
 
 
+def test_hugging_face_datasets_reads_the_folder_by_its_readme(built: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    loaded = datasets.load_dataset(str(built), cache_dir=str(tmp_path))
+    assert {name: len(rows) for name, rows in loaded.items()} == read_dataset(built)["counts"]["splits"]
+    assert (built / "README.md").read_text().endswith((built / "card.md").read_text())
+    sample = next(iter(read_samples(built, split="val")))
+    assert loaded["val"][0]["json"]["turns"] == sample["turns"]
+
+
 def test_webdataset_reads_all_shards(built: Path) -> None:
     import webdataset
 
