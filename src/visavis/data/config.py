@@ -68,7 +68,7 @@ class BucketConfig(_Section):
     connect_timeout_s: float = Field(10.0, gt=0, description="Longest wait for a connection.")
     read_timeout_s: float = Field(60.0, gt=0, description="Longest silence of the store.")
     download_timeout_s: float = Field(
-        1800.0,
+        600.0,
         gt=0,
         description="Longest time to bring one object here, attempts included; then it is dropped.",
     )

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from visavis.data.buckets import DownloadError
 from visavis.data.config import CurateConfig
@@ -172,10 +173,11 @@ def _boundaries(reader: Reader, threshold: float) -> Iterator[float]:
     from scenedetect import FrameTimecode
     from scenedetect.detectors import ContentDetector
 
+    scaler = VideoReformatter()
     end: float | None = None
     shape: tuple[int, ...] = ()
     for number, shot in enumerate(reader.between(0.0, math.inf)):
-        image = _small(shot)
+        image = _small(shot, scaler)
         if image.shape != shape:
             # The picture changes its size only where something else begins.
             detector, shape = ContentDetector(threshold, min_scene_len=0), image.shape
@@ -188,11 +190,12 @@ def _boundaries(reader: Reader, threshold: float) -> Iterator[float]:
         yield end
 
 
-def _small(shot: Shot) -> Frame:
+def _small(shot: Shot, scaler: VideoReformatter) -> Frame:
     """Returns a frame as the detector wants it: uint8 BGR [h, w, 3]."""
     width, height = shot.frame.width, shot.frame.height
     scale = min(1.0, _LONGER_SIDE / max(width, height))
-    small = shot.frame.reformat(
+    small = scaler.reformat(
+        shot.frame,
         max(1, round(width * scale)),
         max(1, round(height * scale)),
         "bgr24",

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -62,11 +63,11 @@ class Source:
     def opened(self, folder: Path, limits: BucketConfig) -> Iterator[Path]:
         """Yields the file to read; an object of a bucket is downloaded for it and removed afterwards.
 
-        Spans of one object follow each other, so the object stays until this process opens another one: each process
+        Spans of one object follow each other, so the object stays until this thread opens another one: each thread
         has at most one in `folder`, which the caller removes in the end (a process may have been killed).
 
         Args:
-            folder: For what is downloaded; processes may share it.
+            folder: For what is downloaded; threads and processes may share it.
             limits: How patient to be with the store.
 
         Raises:
@@ -78,7 +79,7 @@ class Source:
                 raise ValueError(f"{self.ref} must not be opened: {self.problem}")
             yield self.path
             return
-        own = folder / str(os.getpid())
+        own = folder / f"{os.getpid()}-{threading.get_ident()}"
         local = own / sha256_bytes(f"{self.remote}\n{self.etag}".encode("utf-8", "surrogatepass"))[:32]
         if not local.is_file():
             for other in own.glob("*"):
@@ -109,13 +110,11 @@ class ReadJob:
 
 
 def read_source(job: ReadJob) -> Clip | Rejected:
-    """Brings the item here if need be and reads it; see `read_clip`.
+    """Brings the item here if need be, which may take `download_timeout_s`, and reads it; see `read_clip`.
 
     Returns:
         The clip, or a rejection with a reason of `read_clip` or of `DownloadError`.
     """
-    from dataclasses import replace
-
     from visavis.data.decode import Rejected, read_clip
 
     try:
