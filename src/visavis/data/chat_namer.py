@@ -21,7 +21,7 @@ from visavis.data.namer import Naming, Pronoun, Spoken, Unnamed
 from visavis.data.naming import Clause, NamedCaption
 
 Message: TypeAlias = dict[str, str]
-"""`{"role": "system" | "user" | "assistant", "content": words}`."""
+"""`{"role": "user" | "assistant", "content": words}`, the two in turn; many chat templates know no other role."""
 
 Write: TypeAlias = Callable[[Sequence[Message]], str]
 """Continues a chat that ends with a user's message; greedy, so that equal chats get equal answers."""
@@ -65,10 +65,7 @@ class ChatNamer:
         if not any(telling_phrases(spoken)):
             return Unnamed("looks_not_distinct")
         choices = name_choices(spoken.clip_id, self.config)
-        chat = [
-            {"role": "system", "content": self._task},
-            {"role": "user", "content": _told(spoken, choices)},
-        ]
+        chat = [{"role": "user", "content": f"{self._task}\n\n{_told(spoken, choices)}"}]
         attempts: list[list[str]] = []
         for _ in range(1 + self.config.namer_retries):
             text = self.write(chat)[:_LONGEST_REPLY]

@@ -16,6 +16,8 @@ def segment_faces(
 
 
 def _body(job: StepJob) -> StepResult:
+    import torch
+
     from visavis.data.masks import segment
     from visavis.packs.loaders import load_segmenter
     from visavis.steps.grids import sheet
@@ -24,7 +26,7 @@ def _body(job: StepJob) -> StepResult:
         job.folder("pairs"),
         job.work,
         job.recipe.segment,
-        load_segmenter(job.pack),
+        load_segmenter(job.pack, device="cuda" if torch.cuda.is_available() else "cpu"),
         lambda done, total: job.progress(done, total, "pairs"),
     )
     faces = [(path, "") for path in sorted((job.work / "faces").glob("*.png"))[:32]]

@@ -56,13 +56,17 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_namer_part_is_a_chat_model_of_transformers(llama: Path) -> None:
     writer = load_namer(llama, {"max_new_tokens": 12}, device="cpu")
     assert isinstance(writer, ChatWriter) and isinstance(writer.model, LlamaForCausalLM)
-    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Names?"}]
+    chat = [
+        {"role": "user", "content": "Be brief."},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "Names?"},
+    ]
     said = writer(chat)
     assert said == writer(chat), "greedy: the same chat gets the same answer"
     # What it says is the continuation alone, word by word the likeliest.
-    ids = writer.tokenizer("<system>Be brief.</s><user>Names?</s><assistant>", add_special_tokens=False)[
-        "input_ids"
-    ]
+    ids = writer.tokenizer(
+        "<user>Be brief.</s><assistant>Yes.</s><user>Names?</s><assistant>", add_special_tokens=False
+    )["input_ids"]
     for _ in range(12):
         with torch.no_grad():
             ids.append(int(writer.model(torch.tensor([ids])).logits[0, -1].argmax()))
