@@ -1,7 +1,7 @@
 """Forgetting: which samples hold a clip or a person, and the same data set without them.
 
 What is asked for can be the id of a clip or picture (or a unique beginning of it), its source, or a person. A
-person means every clip and picture with that person in it. The new data set remembers the ids of what was taken
+person means every clip and picture with that person in it, a source all that was cut from it. The new data set remembers the ids of what was taken
 out, so that curation can leave them out for good, and of the request itself only a hash.
 """
 
@@ -37,8 +37,8 @@ class Target:
     """What is to be forgotten.
 
     Attributes:
-        name: Id of the item, or the person.
-        kind: `clip`, `picture`, `person`, or `forgotten` if an earlier request took it out.
+        name: Id of the item, the person, or the source of several items.
+        kind: `clip`, `picture`, `person`, `source`, or `forgotten` if an earlier request took it out.
         items: Ids of the clips and pictures to take out, or that were.
     """
 
@@ -78,7 +78,9 @@ def find_target(data: Path, asked: str) -> Target:
         return Target(asked, "person", tuple(people[asked]))
     kinds = _kinds(data)
     origins = read_origins(data)
-    items = [row["item"] for row in origins if row["source_uri"] == asked and row["item"] in kinds]
+    items = sorted(row["item"] for row in origins if row["source_uri"] == asked)
+    if len(items) > 1:  # such as the scenes of one video
+        return Target(asked, "source", tuple(items))
     items = items or _beginning_with(asked, kinds)
     if not items and (gone := _gone(asked, forgotten(data))):
         return gone
@@ -199,7 +201,8 @@ def write_without(data: Path, out: Path, asked: str, target: Target) -> str:
         items = sorted({item for taken in requests.values() for item in taken})
         write_json(work / FORGOTTEN_NAME, {"items": items, "requests": requests})
         restate(data, work, gone)
-        publish(work, config, {"build_conversations": work / "ledger.jsonl"})
+        steps = read_json(work / "funnel.json")
+        publish(work, config, {steps[-1]["step"]: work / "ledger.jsonl"} if steps else {})
         return str(read_dataset(work)["digest"])
 
 

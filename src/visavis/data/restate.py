@@ -32,8 +32,10 @@ def restate(before: Path, after: Path, gone: Set[str]) -> None:
     lost = {row["item_id"] for row in rows if row["item_id"] in gone and row["status"] == "kept"}
     ledger = [_forgotten(row) if row["item_id"] in gone else row for row in rows]
     write_jsonl(after / "ledger.jsonl", ledger)
-    with_rounds = {row["clip_id"] for row in read_index(before) if row["set"] == "rounds"}
-    write_json(after / "funnel.json", _funnel(read_json(before / "funnel.json"), len(lost & with_rounds)))
+    funnel = read_json(before / "funnel.json")
+    if funnel and funnel[-1]["step"] == "build_conversations":  # it counts the clips that became chats
+        lost &= {row["clip_id"] for row in read_index(before) if row["set"] == "rounds"}
+    write_json(after / "funnel.json", _funnel(funnel, len(lost)))
     write_json(after / "summary.json", _summary(read_json(before / "summary.json"), after, ledger))
 
 
@@ -58,7 +60,10 @@ def _summary(before: Mapping[str, Any], after: Path, ledger: Sequence[Mapping[st
     index = read_index(after)
     sets = Counter((row["set"], row["split"]) for row in index)
     people = {split: {p for row in index if row["split"] == split for p in row["people"]} for split in SPLITS}
-    clips = Counter(row["split"] for row in read_origins(after) if row["kind"] == "clip")
+    origins = read_origins(after)
+    # Imported sets have pictures where ours have clips.
+    counted = "clip" if any(row["kind"] == "clip" for row in origins) else "picture"
+    clips = Counter(row["split"] for row in origins if row["kind"] == counted)
     tags = [sample["tags"] for sample in read_samples(after, sets=["rounds"])]
     dropped = Counter(row["reason"] for row in ledger if row["status"] == "dropped")
     kept = sum(row["status"] == "kept" for row in ledger)

@@ -12,19 +12,22 @@ from typing import Any
 
 import pytest
 from disc_dataset import STEPS, make_dataset
+from test_importers import session, write_tables
 from typer import Typer
 from typer.testing import CliRunner
 
 from visavis.cli.forget import forget as verb
+from visavis.data.config import ConversationConfig
 from visavis.data.dataset import read_dataset, verify
 from visavis.data.forget import find_target
 from visavis.data.funnel import check_funnel
+from visavis.data.importers import import_editing
 from visavis.data.ledger import read_ledger
 from visavis.data.origins import read_origins
 from visavis.data.shards import read_index
 from visavis.data.validation import validate
 from visavis.errors import VisavisError
-from visavis.files import read_json, sha256_file, write_json
+from visavis.files import read_json, sha256_file, write_json, write_jsonl
 from visavis.registry.forgetting import mark, versions_made_of
 from visavis.registry.versions import find
 from visavis.steps.contracts import Manifest
@@ -176,10 +179,28 @@ def test_a_source_names_its_clip_and_a_picture_is_an_item_too(data: Path, tmp_pa
     origins = read_origins(data)
     clip = next(row for row in origins if row["kind"] == "clip")
     assert find_target(data, clip["source_uri"]).items == (clip["item"],)
+    scenes = Path(shutil.copytree(data, tmp_path / "scenes"))
+    write_jsonl(
+        scenes / "origins.jsonl", [row | {"source_uri": "film.mp4"} for row in origins[:3]] + origins[3:]
+    )
+    film = find_target(scenes, "film.mp4")
+    assert (film.kind, set(film.items)) == ("source", {row["item"] for row in origins[:3]})
     picture = next(row["item"] for row in origins if row["kind"] == "picture")
     report = forget(picture, data, out=tmp_path / "out", apply=True)
     assert (report.target.kind, report.held.sets) == ("picture", {"natural": 1})
     assert validate(tmp_path / "out").passed
+
+
+def test_an_imported_set_can_forget_too(tmp_path: Path) -> None:
+    config = ConversationConfig(title="Edits", shares={"train": 0.5, "val": 0.25, "test": 0.25})
+    import_editing(
+        "magicbrush", write_tables(tmp_path / "in", [session(n, 2) for n in range(8)]), tmp_path / "a", config
+    )
+    source = read_index(tmp_path / "a")[0]["clip_id"]
+    report = forget(source, tmp_path / "a", out=tmp_path / "b", apply=True)
+    assert (report.target.kind, report.held.sets) == ("picture", {"editing": 1})
+    assert validate(tmp_path / "b").passed and len(read_index(tmp_path / "b")) == 7
+    assert sum(read_json(tmp_path / "b" / "summary.json")["clips"].values()) == 7
 
 
 def test_the_unknown_is_an_error_with_the_nearest(data: Path) -> None:
