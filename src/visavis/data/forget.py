@@ -1,8 +1,9 @@
 """Forgetting: which samples hold a clip or a person, and the same data set without them.
 
 What is asked for can be the id of a clip or picture (or a unique beginning of it), its source, or a person. A
-person means every clip and picture with that person in it, a source all that was cut from it. The new data set remembers the ids of what was taken
-out, so that curation can leave them out for good, and of the request itself only a hash.
+person means every clip and picture with that person in it, a source all that was cut from it. The new data set
+remembers the ids of what was taken out, so that curation can leave them out for good, and of the request itself
+only a hash.
 """
 
 from __future__ import annotations
