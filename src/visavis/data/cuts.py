@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from visavis.data.reader import Reader, Shot
+from visavis.data.reader import Reader
 from visavis.data.upright import Frame, raise_if_memory
+from visavis.data.video_file import Shot
 
 _WIDTH = 96
 _COARSE_SHARE = 0.6

@@ -15,8 +15,9 @@ import av
 import numpy as np
 
 from visavis.data.cuts import Look, Looker, find_cut
-from visavis.data.reader import NoDecoderError, NoVideoError, Reader, Shot
+from visavis.data.reader import Reader
 from visavis.data.upright import Frame, picture, square_size
+from visavis.data.video_file import NoDecoderError, NoVideoError, Shot
 from visavis.files import sha256_file
 
 _HEADER_BYTES = 400
@@ -170,14 +171,14 @@ def _judge(reader: Reader, digest: str, job: DecodeJob) -> Clip | Rejected:
         if (refused := _refused_size(reader, shot.frame.width, shot.frame.height, job)) is not None:
             return Rejected("too_large", digest, refused)
     frames = (picture(first.frame, aspect), picture(last.frame, aspect))
-    # The next frame tells for how long the last one was shown, more truly than the file does.
-    end = last.end if reader.beyond is None else min(reader.beyond, until)
+    # If more comes after it, the last frame is shown until the end, whatever the file says of its length.
+    end = until if reader.passed_end else last.end
     seconds = end - first.seconds
     detail: dict[str, Any] = {
         "seconds": round(seconds, 3),
         "declared_seconds": round(declared - first.seconds, 3),
     }
-    if declared - end > max(_END_FRAMES / reader.fps, _END_S) and reader.beyond is None:
+    if declared - end > max(_END_FRAMES / reader.fps, _END_S) and not reader.passed_end:
         return Rejected("truncated", digest, detail, frames)
     short = seconds < job.min_seconds or last.seconds <= first.seconds
     if not short:
