@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,9 +16,9 @@ from visavis.data.buckets import DownloadError
 from visavis.data.config import CurateConfig
 from visavis.data.decode import looks_like_video
 from visavis.data.guard import Outcome, guarded_map
-from visavis.data.reader import NoDecoderError, NoVideoError, Reader, Shot
 from visavis.data.sources import Source, refusal
 from visavis.data.upright import Frame, raise_if_memory
+from visavis.data.video_file import NoDecoderError, NoVideoError, Shot, VideoFile
 
 Span: TypeAlias = tuple[float, float]
 """Seconds from the first frame of a file: frames belong to it that begin at the first or later, before the second."""
@@ -153,14 +152,14 @@ def _is_video(stream: BinaryIO) -> bool:
 
 def _read(stream: BinaryIO, config: CurateConfig, longest: float) -> list[Span]:
     try:
-        reader = Reader(stream)
+        video = VideoFile(stream)
     except (av.FFmpegError, NoVideoError, NoDecoderError):
         return []
-    with reader:
-        size = (reader.video.width or 0) * (reader.video.height or 0)
-        if 0 < reader.declared <= longest or size > config.max_pixels:
+    with video:
+        size = (video.video.width or 0) * (video.video.height or 0)
+        if 0 < video.declared <= longest or size > config.max_pixels:
             return []
-        times = list(_boundaries(reader, config.cut_threshold))
+        times = list(_boundaries(video, config.cut_threshold))
     # What a header declares may be more than the file holds.
     if len(times) < 3 or max(times) <= longest:
         return []
@@ -168,7 +167,7 @@ def _read(stream: BinaryIO, config: CurateConfig, longest: float) -> list[Span]:
     return list(pairwise(sorted({round(seconds, 3) for seconds in times})))
 
 
-def _boundaries(reader: Reader, threshold: float) -> Iterator[float]:
+def _boundaries(video: VideoFile, threshold: float) -> Iterator[float]:
     """Yields when the first scene begins, each of the others, and when the last one ends."""
     from scenedetect import FrameTimecode
     from scenedetect.detectors import ContentDetector
@@ -176,7 +175,7 @@ def _boundaries(reader: Reader, threshold: float) -> Iterator[float]:
     scaler = VideoReformatter()
     end: float | None = None
     shape: tuple[int, ...] = ()
-    for number, shot in enumerate(reader.between(0.0, math.inf)):
+    for number, shot in enumerate(_shots(video)):
         image = _small(shot, scaler)
         if image.shape != shape:
             # The picture changes its size only where something else begins.
@@ -188,6 +187,14 @@ def _boundaries(reader: Reader, threshold: float) -> Iterator[float]:
         end = max(shot.end, end or 0.0)
     if end is not None:
         yield end
+
+
+def _shots(video: VideoFile) -> Iterator[Shot]:
+    for packet in video.packets():
+        for frame in video.decode(packet):
+            shot = video.shot(frame)
+            video.position = shot.seconds
+            yield shot
 
 
 def _small(shot: Shot, scaler: VideoReformatter) -> Frame:

@@ -102,6 +102,15 @@ def test_the_etag_is_checked_where_the_store_keeps_no_checksum(
     assert caught.value.reason == "download_failed" and "ETag" in caught.value.detail["error"]
 
 
+def test_the_etag_of_a_sealed_object_is_not_taken_for_its_md5(
+    s3_bucket: Any, s3_proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    s3_bucket.put_object(Key="v.mp4", Body=DATA)
+    s3_proxy.fail("v.mp4", "sealed")
+    download(f"s3://{BUCKET}/v.mp4", tmp_path / "v", LIMITS)
+    assert (tmp_path / "v").read_bytes() == DATA and len(s3_proxy.requests) == 1
+
+
 def test_a_stored_sha256_is_checked(s3_bucket: Any, s3_proxy: FaultyProxy, tmp_path: Path) -> None:
     s3_bucket.put_object(Key="v.mp4", Body=DATA, ChecksumAlgorithm="SHA256")
     download(f"s3://{BUCKET}/v.mp4", tmp_path / "v", LIMITS)

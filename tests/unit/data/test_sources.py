@@ -2,6 +2,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from disc_world import Disc, write_clip
 from s3_server import BUCKET, FaultyProxy
@@ -112,7 +114,7 @@ def test_a_new_object_under_an_old_name_is_another_source(s3_bucket: Any) -> Non
     assert list_clips(f"s3://{BUCKET}/set", LIMITS) != before
 
 
-def test_a_manifest_in_a_bucket_is_honoured(s3_bucket: Any) -> None:
+def test_a_manifest_in_a_bucket_is_honoured(s3_bucket: Any, tmp_path: Path) -> None:
     put(s3_bucket, "set/a.mp4", "set/b.mp4", "set/not listed.mp4")
     rows = "file,licence,consent\n./a.mp4,MIT,yes\nb.mp4,,no\n../c.mp4,,\n/d.mp4,,\ns3://other/e.mp4,MIT,\ngone.mp4,,\n"
     s3_bucket.put_object(Key="set/clips.csv", Body=rows.encode())
@@ -132,6 +134,11 @@ def test_a_manifest_in_a_bucket_is_honoured(s3_bucket: Any) -> None:
         list_clips(f"s3://{BUCKET}/set", LIMITS)
     with pytest.raises(VisavisError, match=rf"s3://{BUCKET}/set/clips\.jsonl, line 2"):
         list_clips(f"s3://{BUCKET}/set/clips.jsonl", LIMITS)
+    table = pa.Table.from_pylist([{"file": "a.mp4", "licence": "MIT"}])
+    pq.write_table(table, tmp_path / "list.parquet")
+    s3_bucket.upload_file(str(tmp_path / "list.parquet"), "set/list.parquet")
+    (item,) = list_clips(f"s3://{BUCKET}/set/list.parquet", LIMITS)
+    assert (item.remote, item.licence) == (f"s3://{BUCKET}/set/a.mp4", "MIT")
     with pytest.raises(VisavisError, match=r"gone\.csv could not be downloaded"):
         list_clips(f"s3://{BUCKET}/set/gone.csv", LIMITS)
 
