@@ -10,6 +10,7 @@ from components.curate_clips.component import curate_clips
 from components.curate_part.component import curate_part
 from components.describe_clips.component import describe_clips
 from components.list_clips.component import list_clips
+from components.make_full_body.component import make_full_body
 from components.segment_faces.component import segment_faces
 from pipelines.tasks import shown_as
 
@@ -25,9 +26,11 @@ def conversations_from_clips(common: Mapping[str, Any]) -> Any:
     with dsl.ParallelFor(listed.outputs["Output"], name="Parts") as part:
         judging = shown_as(curate_part(**common, part=part, listing=listing), "Curate a part")
     judged = dsl.Collected(judging.outputs["judged"])
-    curated = shown_as(curate_clips(**common, listing=listing, judged=judged), "Curate clips")
+    curated = shown_as(curate_clips(**common, judged=judged), "Curate clips")
     pairs = curated.outputs["pairs"]
     captions = shown_as(describe_clips(**common, pairs=pairs), "Describe clips").outputs["captions"]
     faces = shown_as(segment_faces(**common, pairs=pairs), "Segment faces").outputs["faces"]
-    built = build_conversations(**common, pairs=pairs, captions=captions, faces=faces)
+    known = {**common, "pairs": pairs, "captions": captions, "faces": faces}
+    targets = shown_as(make_full_body(**known), "Make full-body targets").outputs["targets"]
+    built = build_conversations(**known, full_body=targets)
     return shown_as(built, "Build conversations").outputs["conversations"]

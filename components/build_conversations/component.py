@@ -12,6 +12,7 @@ def build_conversations(
     pairs: dsl.Input[dsl.Dataset],
     captions: dsl.Input[dsl.Dataset],
     faces: dsl.Input[dsl.Dataset],
+    full_body: dsl.Input[dsl.Dataset],
     conversations: dsl.Output[dsl.Dataset],
 ) -> None:
     """Build the training, validation and test conversations, split by identity.
@@ -24,9 +25,11 @@ def build_conversations(
         pairs: From `curate_clips`.
         captions: From `describe_clips`.
         faces: From `segment_faces`.
+        full_body: From `make_full_body`.
         conversations: WebDataset shards, a Parquet index, a data card and a viewer page.
     """
     from visavis.steps.build_conversations import build_conversations as step
 
     inputs = {"pairs": pairs.path, "captions": captions.path, "faces": faces.path}
+    inputs["full_body"] = full_body.path
     conversations.metadata.update(step(recipe, context, inputs, conversations.path).summary())

@@ -9,7 +9,6 @@ from components.images import TOOLS_IMAGE
 def curate_clips(
     recipe: str,
     context: str,
-    listing: dsl.Input[dsl.Dataset],
     judged: dsl.Input[list[dsl.Dataset]],
     pairs: dsl.Output[dsl.Dataset],
 ) -> None:
@@ -22,11 +21,10 @@ def curate_clips(
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.
-        listing: From `list_clips`.
         judged: From `curate_part`, one for each part.
         pairs: Pairs of frames with the same two people.
     """
     from visavis.steps.curate_clips import curate_clips as step
 
     parts = {f"part {number}": part.path for number, part in enumerate(judged)}
-    pairs.metadata.update(step(recipe, context, {"listing": listing.path, **parts}, pairs.path).summary())
+    pairs.metadata.update(step(recipe, context, parts, pairs.path).summary())

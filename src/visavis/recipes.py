@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from visavis.data.chat_config import FullBodyConfig
 from visavis.data.config import ConversationConfig, CurateConfig, DescribeConfig, SegmentConfig
 from visavis.errors import VisavisError
 from visavis.evaluation.config import EvaluateConfig
@@ -59,6 +60,7 @@ class Recipe(_Section):
     curate: CurateConfig = CurateConfig()
     describe: DescribeConfig = DescribeConfig()
     segment: SegmentConfig = SegmentConfig()
+    full_body: FullBodyConfig = FullBodyConfig()
     conversations: ConversationConfig = ConversationConfig()
     encode: EncodeConfig = EncodeConfig()
     detokenizer: DetokenizerStages = DetokenizerStages()

@@ -13,7 +13,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = sorted(path.parent for path in (ROOT / "components").glob("*/component.py"))
 STEPS = {
-    "list_clips", "curate_part", "curate_clips", "describe_clips", "segment_faces",
+    "list_clips", "curate_part", "curate_clips", "describe_clips", "segment_faces", "make_full_body",
     "build_conversations", "encode_images",
     "tune_detokenizer", "tune_mllm", "tune_rounds", "adapt_detokenizer", "evaluate_model",
     "gate_model", "register_model", "close_run", "score_arm",

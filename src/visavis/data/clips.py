@@ -21,29 +21,30 @@ import numpy as np
 from visavis.data.config import CurateConfig
 from visavis.data.crops import read_png
 from visavis.data.journal import Journal, JournalRows
-from visavis.data.judge import FRAMES, Judge, ThumbnailQuota, write_thumbnail
+from visavis.data.judge import DOWNLOADS, FRAMES, Judge, ThumbnailQuota, write_thumbnail
 from visavis.data.ledger import Ledger
 from visavis.data.listing import Listing, list_items
 from visavis.data.people import FaceFinder, NearDuplicates, Progress, unopened_id
 from visavis.data.pictures import curate_picture
+from visavis.data.scenes import split_sources
 from visavis.data.sources import Source
 from visavis.files import write_atomic, write_json, write_jsonl
 
 STEP = "curate_clips"
-JOURNAL = "journal.jsonl"
+JOURNAL, ITEMS = "journal.jsonl", "items.jsonl"
 
 
 def curate(
-    source: Path, out: Path, config: CurateConfig, faces: FaceFinder, progress: Progress | None = None
+    source: str | Path, out: Path, config: CurateConfig, faces: FaceFinder, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Curates a folder of clips; a killed run goes on where it stopped and ends with the same bytes.
+    """Curates a source of clips; a killed run goes on where it stopped and ends with the same bytes.
 
     Writes `frames/<clip>-{first,last}.png`, `pairs.jsonl`, `pictures/`, `pictures.jsonl`, `ledger.jsonl` (one
     row per clip), `pictures_ledger.jsonl`, `summary.json` and `dropped/` (thumbnails). All coordinates in
     `pairs.jsonl` are px of the frame crops.
 
     Args:
-        source: Folder with `clips.jsonl` and its files, or just video files; natural pictures in `pictures/`.
+        source: Folder, manifest or `s3://` prefix; see `list_clips`. Natural pictures lie in `pictures/`.
         out: Folder to write; may hold the beginning of the same work.
         config: Limits.
         faces: Face detector and recogniser.
@@ -55,15 +56,17 @@ def curate(
     Raises:
         VisavisError: If the source cannot be listed, or `out` holds other work.
     """
-    listing = list_items(source)
-    curate_part(listing, out, config, faces, progress)
-    return merge([(listing, out)], out, config)
+    curate_part(list_items(source, config.buckets), out, config, faces, progress)
+    return merge([out], out, config)
 
 
 def curate_part(
     part: Listing, out: Path, config: CurateConfig, faces: FaceFinder, progress: Progress | None = None
 ) -> None:
-    """Judges each item of a part by itself and writes `journal.jsonl`, `frames/`, `pictures/`, `dropped/`.
+    """Judges each item of a part by itself.
+
+    Writes `items.jsonl` (what there was to judge, long videos by their scenes), `journal.jsonl` (what became of each),
+    `frames/`, `pictures/` and `dropped/`.
 
     Args:
         part: Items to judge.
@@ -79,39 +82,53 @@ def curate_part(
         "config": config.model_dump(mode="json", exclude={"workers", "timeout_s", "part_items"}),
         "items": len(part),
     }
-    with Journal(out / JOURNAL, fingerprint) as journal:
-        done = sum(item.ref in journal for item in part.clips)
-        judge = Judge(out, config, faces, (journal.rows[item.ref] for item in part.clips[:done]))
-        for item, value in zip(part.clips[done:], judge.clips(part.clips[done:]), strict=True):
-            journal.append(item.ref, value)
-            done += 1
-            if progress:
-                progress(done, len(part))
-        stored = {journal.rows[item.ref]["item_id"] for item in part.pictures if item.ref in journal}
-        for picture in part.pictures:
-            if picture.ref not in journal:
-                value = curate_picture(
-                    picture, out, config.pictures, config, config.max_pixels, faces, stored
-                )
-                journal.append(picture.ref, value)
-                stored.add(value["item_id"])
-            done += 1
-            if progress:
-                progress(done, len(part))
+    downloads = out / DOWNLOADS
+    try:
+        with Journal(out / JOURNAL, fingerprint) as journal:
+            part = _by_scene(part, out, config)
+            done = sum(item.ref in journal for item in part.clips)
+            judge = Judge(out, config, faces, (journal.rows[item.ref] for item in part.clips[:done]))
+            for item, value in zip(part.clips[done:], judge.clips(part.clips[done:]), strict=True):
+                journal.append(item.ref, value)
+                done += 1
+                if progress:
+                    progress(done, len(part))
+            stored = {journal.rows[item.ref]["item_id"] for item in part.pictures if item.ref in journal}
+            for picture in part.pictures:
+                if picture.ref not in journal:
+                    value = curate_picture(picture, out, config, faces, stored, downloads)
+                    journal.append(picture.ref, value)
+                    stored.add(value["item_id"])
+                done += 1
+                if progress:
+                    progress(done, len(part))
+    finally:
+        shutil.rmtree(downloads, ignore_errors=True)
 
 
-def merge(parts: Sequence[tuple[Listing, Path]], out: Path, config: CurateConfig) -> dict[str, Any]:
+def _by_scene(part: Listing, out: Path, config: CurateConfig) -> Listing:
+    """Returns the part with long videos divided into scenes, from `items.jsonl` if that was done before."""
+    path = out / ITEMS
+    if config.split_over_seconds is not None and path.is_file():
+        return Listing.load(path)
+    divided = Listing(split_sources(part.clips, out / DOWNLOADS, config), part.pictures)
+    divided.save(path)
+    return divided
+
+
+def merge(parts: Sequence[Path], out: Path, config: CurateConfig) -> dict[str, Any]:
     """Puts judged parts together as one result; see `curate` for what it writes and returns.
 
     Args:
-        parts: The items of each part and the folder that `curate_part` wrote, in the order of the source.
+        parts: The folders that `curate_part` wrote, in the order of the source.
         out: Folder to write; may be that of the only part.
         config: Limits.
     """
     clips, pictures = Ledger(STEP), Ledger(f"{STEP}/pictures")
     with ExitStack() as stack:
         opened = [
-            (part, folder, stack.enter_context(JournalRows(folder / JOURNAL))) for part, folder in parts
+            (Listing.load(folder / ITEMS), folder, stack.enter_context(JournalRows(folder / JOURNAL)))
+            for folder in parts
         ]
         of_clips = ((folder, rows[item.ref]) for part, folder, rows in opened for item in part.clips)
         write_jsonl(out / "pairs.jsonl", _Merger(out, config, clips).pairs(of_clips))
@@ -120,9 +137,9 @@ def merge(parts: Sequence[tuple[Listing, Path]], out: Path, config: CurateConfig
         )
         write_jsonl(out / "pictures.jsonl", _merged_pictures(of_pictures, out, pictures))
     counts = {
-        "clips": _close(clips, out / "ledger.jsonl", sum(len(part.clips) for part, _ in parts)),
+        "clips": _close(clips, out / "ledger.jsonl", sum(len(part.clips) for part, *_ in opened)),
         "pictures": _close(
-            pictures, out / "pictures_ledger.jsonl", sum(len(part.pictures) for part, _ in parts)
+            pictures, out / "pictures_ledger.jsonl", sum(len(part.pictures) for part, *_ in opened)
         ),
     }
     write_json(out / "summary.json", counts)

@@ -20,9 +20,13 @@ from visavis.data.crops import Picture, cut, write_png
 from visavis.data.decode import Clip, DecodeJob, Rejected
 from visavis.data.guard import Outcome, guarded_map
 from visavis.data.people import FaceFinder, NearDuplicates, NoPair, Pair, find_pair, unopened_id
-from visavis.data.sources import Source
+from visavis.data.sources import ReadJob, Source, refusal
+from visavis.files import sha256_bytes
 
 FRAMES = ("first", "last")
+DOWNLOADS = "_downloads"
+"""Folder for what is brought from a bucket; the caller removes it."""
+
 _THUMBNAIL_HEIGHT = 96
 _FAILURES = {"timeout": "decoder_timeout", "crashed": "decoder_crashed", "memory": "decoder_memory"}
 
@@ -53,45 +57,44 @@ class Judge:
         `digest` (None if the bytes could not be read), `decoded`, and for a pair `pair` and `tiny` (a
         thumbnail of 12 × 12 px, base64).
         """
-        waiting = [item for item in sources if not self._refusal(item)]
+        waiting = [item for item in sources if not refusal(item, self.config)]
+        download_s = self.config.buckets.download_timeout_s if any(item.remote for item in waiting) else 0.0
         outcomes = guarded_map(
-            "visavis.data.decode:read_clip",
+            "visavis.data.sources:read_source",
             (self._job(item) for item in waiting),
             self.config.workers,
-            self.config.timeout_s,
+            self.config.timeout_s + download_s,
+            self.config.memory_mb,
         )
         for item in sources:
-            refusal = self._refusal(item)
-            value = self._value(item, None, refusal) if refusal else self._judged(item, next(outcomes))
+            reason = refusal(item, self.config)
+            value = self._value(item, None, reason) if reason else self._judged(item, next(outcomes))
             self._remember(value)
             yield value
 
-    def _job(self, item: Source) -> DecodeJob:
+    def _job(self, item: Source) -> ReadJob:
         limits = self.config
-        return DecodeJob(
-            str(item.path), limits.min_seconds, limits.max_pixels, limits.cut_samples, limits.cut_threshold
+        start, end = item.span or (0.0, None)
+        decode = DecodeJob(
+            "", limits.min_seconds, limits.max_pixels, limits.cut_samples, limits.cut_threshold, start, end
         )
-
-    def _refusal(self, item: Source) -> str | None:
-        if item.problem:
-            return item.problem
-        if item.consent is False or (self.config.require_consent and item.consent is None):
-            return "no_consent"
-        if self.config.licences is not None and item.licence not in self.config.licences:
-            return "licence_refused"
-        return None
+        return ReadJob(item, self.out / DOWNLOADS, limits.buckets, decode)
 
     def _judged(self, item: Source, outcome: Outcome) -> dict[str, Any]:
         if outcome.failure:
             reason = _FAILURES.get(outcome.failure, "decoder_error")
             return self._value(item, None, reason, {"message": outcome.message})
         clip: Clip | Rejected = outcome.value
+        digest = clip.sha256 and item_id(clip.sha256, item.span)
+        if {clip.sha256, digest}.intersection(self.config.forgotten):
+            return self._value(item, digest, "forgotten")
         if isinstance(clip, Rejected):
-            return self._dropped(item, clip.sha256, clip.reason, clip.detail, clip.frames)
-        if clip.sha256 in self._reasons:
-            value = self._value(item, clip.sha256, None)
+            return self._dropped(item, digest, clip.reason, clip.detail, clip.frames)
+        assert digest is not None
+        if digest in self._reasons:
+            value = self._value(item, digest, None)
             return {**value, "status": "same", "decoded": True}
-        return {**self._paired(item, clip.sha256, clip), "decoded": True}
+        return {**self._paired(item, digest, clip), "decoded": True}
 
     def _paired(self, item: Source, digest: str, clip: Clip) -> dict[str, Any]:
         frames = (clip.first, clip.last)
@@ -153,6 +156,11 @@ class Judge:
         if value["decoded"]:
             self._reasons.setdefault(value["name"], value["reason"])
         self.quota.count(self._reasons.get(value["name"], value["reason"]))
+
+
+def item_id(sha256: str, span: tuple[float, float] | None) -> str:
+    """Returns the id of an item: the hash of its bytes, or for a part of a file one made of hash and seconds."""
+    return sha256 if span is None else sha256_bytes(f"{sha256}#t={span[0]:.3f},{span[1]:.3f}".encode())
 
 
 class ThumbnailQuota:

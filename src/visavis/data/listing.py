@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from visavis.data.config import BucketConfig
 from visavis.data.sources import Source, list_clips, list_pictures
 from visavis.files import read_jsonl, sha256_bytes, sha256_file, write_jsonl
 
@@ -19,8 +20,8 @@ class Listing:
     Attributes:
         clips: Videos.
         pictures: Natural pictures.
-        contents: sha256 of the bytes of each item by its ref, empty for what cannot be read; only what was loaded
-            from a file has them, others are hashed when they are needed.
+        contents: What stands for the bytes of each item, by its ref: their sha256, or the tag that a bucket gives
+            them; empty for what cannot be read. None until `hashed`.
     """
 
     clips: Sequence[Source]
@@ -56,15 +57,13 @@ class Listing:
         Raises:
             TypeError: If the files were not hashed.
         """
+        if self.contents is None:
+            raise TypeError("the files of this listing were not hashed")
         rows = [{key: value for key, value in row.items() if key != "path"} for row in self._rows()]
         return sha256_bytes(json.dumps(rows, sort_keys=True).encode())
 
     def save(self, path: Path) -> None:
-        """Writes the listing as JSON lines, atomically.
-
-        Raises:
-            TypeError: If the files were not hashed.
-        """
+        """Writes the listing as JSON lines, atomically."""
         write_jsonl(path, self._rows())
 
     @classmethod
@@ -75,31 +74,34 @@ class Listing:
         for row in read_jsonl(path):
             kind, contents[row["ref"]] = row.pop("kind"), row.pop("content")
             place = row["path"]
-            found[kind].append(Source(**{**row, "path": None if place is None else Path(place)}))
-        return cls(found["clip"], found["picture"], contents)
+            facts = {**row, "path": place and Path(place), "span": row["span"] and tuple(row["span"])}
+            found[kind].append(Source(**facts))
+        hashed = None not in contents.values()
+        return cls(found["clip"], found["picture"], contents if hashed else None)
 
     def _all(self) -> list[Source]:
         return [*self.clips, *self.pictures]
 
     def _rows(self) -> list[dict[str, Any]]:
-        if self.contents is None:
-            raise TypeError("the files of this listing were not hashed")
+        contents = self.contents or {}
         kinds = ["clip"] * len(self.clips) + ["picture"] * len(self.pictures)
         return [
             {
                 **asdict(item),
                 "path": None if item.path is None else str(item.path),
                 "kind": kind,
-                "content": self.contents[item.ref],
+                "content": contents.get(item.ref),
             }
             for kind, item in zip(kinds, self._all(), strict=True)
         ]
 
 
-def list_items(source: Path) -> Listing:
+def list_items(source: str | Path, limits: BucketConfig | None = None) -> Listing:
     """Lists the clips and pictures of a source; see `list_clips` and `list_pictures`."""
-    return Listing(list_clips(source), list_pictures(source))
+    return Listing(list_clips(source, limits), list_pictures(source, limits))
 
 
 def _content(item: Source) -> str:
+    if item.remote is not None:
+        return item.etag or ""
     return sha256_file(item.path) if item.path is not None and item.path.is_file() else ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from visavis.data.config import PeopleConfig, PictureConfig
+from visavis.data.buckets import DownloadError
+from visavis.data.config import CurateConfig
 from visavis.data.crops import Picture, write_png
 from visavis.data.people import FaceFinder, find_faces, unopened_id
 from visavis.data.sources import Source
@@ -21,11 +23,10 @@ _DIGITS = 5
 def curate_picture(
     source: Source,
     out: Path,
-    config: PictureConfig,
-    people: PeopleConfig,
-    max_pixels: int,
+    config: CurateConfig,
     faces: FaceFinder,
     stored: set[str],
+    downloads: Path,
 ) -> dict[str, Any]:
     """Stores the middle square of one picture as `pictures/<id>.png`.
 
@@ -35,10 +36,9 @@ def curate_picture(
         source: The file.
         out: Folder of the step.
         config: Limits.
-        people: Which detections count as people.
-        max_pixels: Larger pictures are dropped before they are decoded.
         faces: Detector and recogniser.
         stored: Ids of the pictures so far.
+        downloads: Folder for what is brought from a bucket; the caller removes it.
 
     Returns:
         The journal value: `item_id`, `status`, `reason`, `detail` and, if kept, the row `picture`.
@@ -50,32 +50,38 @@ def curate_picture(
         return {"item_id": item_id, "status": "dropped", "reason": reason, "detail": detail}
 
     by_name = unopened_id(source.ref)
-    path = source.path
     try:
-        if path is None or not path.is_file():
-            return dropped(by_name, "unreadable")
-        if path.stat().st_size > config.max_bytes:
-            return dropped(by_name, "too_large")
-        item_id = sha256_bytes(path.read_bytes())
-    except OSError:
+        with source.opened(downloads, config.buckets) as path:
+            if not path.is_file():
+                return dropped(by_name, "unreadable")
+            if path.stat().st_size > config.pictures.max_bytes:
+                return dropped(by_name, "too_large")
+            data = path.read_bytes()
+    except DownloadError as error:
+        detail.update(error.detail)
+        return dropped(by_name, error.reason)
+    except (OSError, ValueError):
         return dropped(by_name, "unreadable")
+    item_id = sha256_bytes(data)
+    if item_id in config.forgotten:
+        return dropped(by_name, "forgotten")
     name = f"pictures/{item_id}.png"
     if item_id in stored:
         detail["of"] = item_id
         return dropped(by_name, "duplicate")
     try:
-        image = _load(path, max_pixels)
+        image = _load(data, config.max_pixels)
     except UnidentifiedImageError:
         return dropped(by_name, "not_a_picture")
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
         return dropped(by_name, "damaged")
     if image is None:
         return dropped(by_name, "too_large")
-    if min(image.size) < config.min_px:
+    if min(image.size) < config.pictures.min_px:
         return dropped(by_name, "too_small")
-    square = _square(image, config.max_px)
+    square = _square(image, config.pictures.max_px)
     try:
-        found = find_faces(square, faces, people)
+        found = find_faces(square, faces, config)
     except Exception as error:
         detail["message"] = repr(error)[:200]
         return dropped(by_name, "detector_error")
@@ -93,9 +99,9 @@ def curate_picture(
     return {"item_id": item_id, "status": "kept", "reason": None, "detail": detail, "picture": row}
 
 
-def _load(path: Path, max_pixels: int) -> Image.Image | None:
+def _load(data: bytes, max_pixels: int) -> Image.Image | None:
     """Returns the upright picture; None if it has too many pixels."""
-    with Image.open(path, formats=_FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         if image.size[0] * image.size[1] > max_pixels:
             return None
         upright = ImageOps.exif_transpose(image)

@@ -12,7 +12,7 @@ from visavis.recipes import Recipe, edit
 
 
 def with_clips(recipe: Recipe, folder: Path, console: Console) -> Recipe:
-    """Returns the recipe with `clips.source` as an absolute folder; if it names none, clips are rendered.
+    """Returns the recipe with `clips.source` as an absolute path or address; if it names none, clips are rendered.
 
     Args:
         recipe: What is to be run.
@@ -24,20 +24,16 @@ def with_clips(recipe: Recipe, folder: Path, console: Console) -> Recipe:
     """
     clips = recipe.clips
     if clips.source:
-        source = Path(clips.source).expanduser().resolve()
-        if not source.is_dir():
-            raise VisavisError(
-                f"clips.source is {clips.source!r}, which is not a folder",
-                fix="set clips.source to a folder of video files",
-            )
+        from visavis.data.buckets import is_remote
         from visavis.data.sources import list_clips
 
-        if not list_clips(source):
+        source = clips.source if is_remote(clips.source) else str(Path(clips.source).expanduser().resolve())
+        if not list_clips(source, recipe.curate.buckets):
             raise VisavisError(
                 f"clips.source {source} holds no clips",
                 fix="point clips.source to a folder of video files of two people",
             )
-        return edit(recipe, {"clips.source": str(source)})
+        return edit(recipe, {"clips.source": source})
     if not clips.render_count:
         raise VisavisError(
             f"recipe {recipe.name}: clips.source is empty and clips.render_count is 0",

@@ -12,7 +12,9 @@ def build_conversations(
     recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path
 ) -> Manifest:
     """Runs the step; see `visavis.steps`."""
-    return run_step("build_conversations", _body, recipe, context, inputs, output, ("conversations",))
+    return run_step(
+        "build_conversations", _body, recipe, context, inputs, output, ("conversations", "full_body.enabled")
+    )
 
 
 def _body(job: StepJob) -> StepResult:
@@ -28,6 +30,7 @@ def _body(job: StepJob) -> StepResult:
         job.work,
         job.recipe.conversations,
         lambda done, total: job.progress(done, total, "samples"),
+        full_body=job.folder("full_body") if job.recipe.full_body.enabled else None,
     )
     for name in ("card.md", "viewer.html"):
         job.tracker.log_artifact(job.work / name)

@@ -8,24 +8,19 @@ from pathlib import Path
 from visavis.errors import VisavisError
 from visavis.files import read_json, read_jsonl
 from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
-from visavis.steps.list_clips import part_file
 
 
 def curate_clips(recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path) -> Manifest:
-    """Runs the step; see `visavis.steps`. Inputs: the `listing`, and every part of it under any other name."""
+    """Runs the step; see `visavis.steps`. Inputs: every judged part, under any name."""
     return run_step("curate_clips", _body, recipe, context, inputs, output, ("curate",))
 
 
 def _body(job: StepJob) -> StepResult:
     from visavis.data.clips import merge
-    from visavis.data.listing import Listing
     from visavis.steps.grids import sheet
 
-    judged = {_number(part): part.folder for name, part in job.inputs.items() if name != "listing"}
-    parts = [
-        (Listing.load(part_file(job.folder("listing"), number)), judged[number]) for number in sorted(judged)
-    ]
-    counts = merge(parts, job.work, job.recipe.curate)
+    parts = sorted(job.inputs.values(), key=_number)
+    counts = merge([part.folder for part in parts], job.work, job.recipe.curate)
     if not counts["kept"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts["dropped"].items())
         raise VisavisError(

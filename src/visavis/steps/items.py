@@ -53,9 +53,19 @@ def paint(model: ChatModel, mllm: Mllm, store: TokenStore, samples: list[dict[st
     flat: list[Picture] = []
     for start in range(0, len(said), _PAINT_BATCH):
         flat += model.paint(said[start : start + _PAINT_BATCH])
-    each = len(said) // len(samples)
-    pictures = [flat[i * each : (i + 1) * each] for i in range(len(samples))]
-    return Painted(pictures, [list(said[i * each : (i + 1) * each]) for i in range(len(samples))])
+    pictures, tokens, start = [], [], 0
+    for sample in samples:
+        end = start + answered_pictures(sample)
+        pictures.append(flat[start:end])
+        tokens.append(list(said[start:end]))
+        start = end
+    return Painted(pictures, tokens)
+
+
+def answered_pictures(sample: dict[str, Any]) -> int:
+    """Returns how many pictures the assistant shows in a conversation."""
+    parts = [part for turn in sample["turns"] if turn["role"] == "assistant" for part in turn["content"]]
+    return sum(part["type"] == "image" for part in parts)
 
 
 def single_round_items(

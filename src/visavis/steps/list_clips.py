@@ -15,10 +15,12 @@ PARTS = "parts"
 
 def list_clips(recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path) -> Manifest:
     """Runs the step; see `visavis.steps`."""
+    from visavis.data.config import BucketConfig
     from visavis.data.listing import list_items
 
-    source = json.loads(recipe)["clips"]["source"]
-    listing = list_items(Path(source)).hashed()
+    values = json.loads(recipe)
+    source = values["clips"]["source"]
+    listing = list_items(source, BucketConfig(**values["curate"]["buckets"])).hashed()
     if not listing.clips:
         raise VisavisError(
             f"clips.source {source} holds no clips", fix="point clips.source to a folder with video files"

@@ -13,7 +13,7 @@ import cv2
 import pytest
 from disc_world import Disc, DiscFaces, backdrop, make_source, write_clip
 
-from visavis.data.clips import JOURNAL, curate, curate_part, merge
+from visavis.data.clips import ITEMS, JOURNAL, curate, curate_part, merge
 from visavis.data.config import CurateConfig
 from visavis.data.journal import JournalRows
 from visavis.data.ledger import read_ledger
@@ -26,7 +26,8 @@ PAIR = [Disc("red", 60), Disc("green", 125)]
 
 def tree(folder: Path) -> dict[str, str]:
     found = {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
-    found.pop(JOURNAL, None)
+    for own in (JOURNAL, ITEMS):
+        found.pop(own, None)
     return found
 
 
@@ -61,8 +62,7 @@ def in_parts(source: Path, out: Path, size: int, seed: int) -> dict:
     for number in order:
         parts[number].save(out / f"{number}.jsonl")
         curate_part(Listing.load(out / f"{number}.jsonl"), out / str(number), CONFIG, DiscFaces())
-    judged = [(part, out / str(number)) for number, part in enumerate(parts)]
-    return merge(judged, out / "merged", CONFIG)
+    return merge([out / str(number) for number in range(len(parts))], out / "merged", CONFIG)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 100])
