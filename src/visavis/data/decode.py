@@ -206,8 +206,8 @@ def _ending(reader: Reader, first: Shot, until: float, spacing: float) -> tuple[
     look = Looker()
     last, looks = first, [look(first)]
     for shot in reader.tail(until):
-        # The key frame of the tail and those after it cost nothing more than the look.
-        if last is first or shot.seconds >= looks[-1].seconds + spacing:
+        # The key frame of the tail and those after it cost nothing more than the look, so there may be more.
+        if last is first or shot.seconds >= looks[-1].seconds + spacing / 2:
             looks.append(look(shot))
         last = shot
     if looks[-1].seconds < last.seconds or len(looks) == 1:
@@ -221,8 +221,5 @@ def _samples(reader: Reader, first: float, tail: float, spacing: float) -> list[
         return []
     times = np.linspace(first, tail, count + 2)[1:-1].tolist()
     look = Looker()
-    looks: list[Look] = []
-    for shot in reader.samples(times, spacing / 2):
-        if (looks[-1].seconds if looks else first) < shot.seconds < tail:
-            looks.append(look(shot))
-    return looks
+    looks = [look(shot) for shot in reader.samples(times, spacing / 2) if first < shot.seconds < tail]
+    return sorted(looks, key=lambda look: look.seconds)

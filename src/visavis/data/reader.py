@@ -61,35 +61,36 @@ class Reader(VideoFile):
             self.land(begin)
         yield from self._inside(begin, end)
 
-    def samples(self, times: Sequence[float], slack: float) -> list[Shot]:
-        """Returns frames from around the rising `times`, in order, each at most about `slack` seconds away.
+    def samples(self, times: Sequence[float], slack: float) -> Iterator[Shot]:
+        """Yields frames from around the rising `times`, at most about `slack` seconds away, in any order.
 
         Key frames are taken where there are any, since only they are decoded without their neighbours. Where
-        there are none for long, as little changes as far as the packets' sizes tell, one stands for all.
+        there are none for long, frames on the way are taken too; but if, as far as the packets' sizes tell, little
+        changes until the next key frame, the one before stands for all.
         """
-        found: list[Shot] = []
+        newest = -math.inf
         distant: dict[float, list[float]] = {}
         for seconds in times:
             key = self.land(seconds)
-            if key is not None and key >= seconds - slack:
-                if not found or found[-1].seconds < key:
-                    found += self._key_shot()
-            else:
+            if key is None or key < seconds - slack:
                 distant.setdefault(key or 0.0, []).append(seconds - slack)
+            elif key > newest:
+                newest = key
+                yield from self._key_shot()
         for key, wanted in distant.items():
             self.land(key)
-            if self._quiet():
-                self.land(key)
-                found += self._key_shot()
-                continue
+            quiet = self._quiet()
             self.land(key)
+            if quiet:
+                yield from self._key_shot()
+                continue
+            due = wanted[0]
             for shot in self._shots(skim=True):
-                if shot.seconds >= wanted[0]:
-                    found.append(shot)
-                    wanted = [seconds for seconds in wanted if seconds > shot.seconds]
-                    if not wanted:
-                        break
-        return sorted(found, key=lambda shot: shot.seconds)
+                if shot.seconds >= due:
+                    yield shot
+                    due = shot.seconds + slack
+                if shot.seconds >= wanted[-1]:
+                    break
 
     def key_inside(self, first: float, last: float) -> Shot | None:
         """Returns a key frame that lies between two times, near their middle; None if there is none."""
