@@ -5,13 +5,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from disc_world import Disc, write_clip
+from disc_world import Disc, DiscFaces, make_source, write_clip
 from s3_server import BUCKET, FaultyProxy
 
 from visavis.data.buckets import DownloadError
-from visavis.data.config import BucketConfig
+from visavis.data.clips import curate
+from visavis.data.config import BucketConfig, CurateConfig
 from visavis.data.decode import Clip, DecodeJob, Rejected
 from visavis.data.guard import guarded_map
+from visavis.data.ledger import read_ledger
 from visavis.data.sources import ReadJob, Source, list_clips, list_pictures
 from visavis.errors import VisavisError
 from visavis.files import write_jsonl
@@ -204,3 +206,26 @@ def test_workers_read_objects_and_a_lost_one_costs_only_itself(
     assert isinstance(found[1], Rejected) and "500" in found[1].detail["error"]
     assert found[0].sha256 == found[4].sha256
     assert files(tmp_path / "downloads") == []
+
+
+def test_a_store_with_faults_costs_single_clips_and_the_run_goes_on(
+    s3_bucket: Any, s3_proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    hues = ["red", "green", "cyan", "pink"]
+    faults = ["error", "hang", "cut", "flip"]
+    for index, (hue, fault) in enumerate(zip(hues, faults, strict=True)):
+        clip = write_clip(tmp_path / "clip.mp4", [Disc(hue, 60), Disc("blue", 125)])
+        s3_bucket.upload_file(str(clip), f"set/{index} good.mp4")
+        s3_bucket.upload_file(str(clip), f"set/{index} {fault}.mp4")
+        s3_proxy.fail(f"{fault}.mp4", fault, fault)
+    s3_bucket.upload_file(str(make_source(tmp_path / "s", 0) / "pictures" / "0.png"), "set/pictures/0.png")
+    out = tmp_path / "out"
+    config = CurateConfig(workers=2, buckets=LIMITS)
+    counts = curate(f"s3://{BUCKET}/set", out, config, DiscFaces())
+    assert counts == {"in": 8, "kept": 4, "dropped": {"download_failed": 4}}
+    rows = {row.detail["source_uri"]: row.reason for row in read_ledger(out / "ledger.jsonl")}
+    for index, fault in enumerate(faults):
+        assert rows[f"s3://{BUCKET}/set/{index} good.mp4"] is None
+        assert rows[f"s3://{BUCKET}/set/{index} {fault}.mp4"] == "download_failed"
+    assert [row.status for row in read_ledger(out / "pictures_ledger.jsonl")] == ["kept"]
+    assert not [path for path in files(out) if path.suffix in (".mp4", ".part")]
