@@ -63,6 +63,9 @@ def test_curate_makes_a_data_set_in_parts_and_reuses_the_parts(clips: Path, tmp_
     assert whole["in"] == 16 == whole["kept"] + sum(whole["dropped"].values())
     assert {row["shard"] for row in read_index(tmp_path / "data")} == set(shards(tmp_path / "data"))
 
+    checked = visavis("data", "check", tmp_path / "data")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
     one = visavis(*command, tmp_path / "one", "curate.part_items=1000")
     assert one.returncode == 0, one.stdout + one.stderr
     assert shards(tmp_path / "one") == shards(tmp_path / "data"), "parts do not show in the result"

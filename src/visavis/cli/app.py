@@ -13,7 +13,9 @@ from rich.table import Table
 
 from visavis import __version__
 from visavis.cli.curate import curate
+from visavis.cli.data import app as data_app
 from visavis.cli.errors import FriendlyGroup
+from visavis.cli.forget import forget
 from visavis.errors import VisavisError
 from visavis.files import read_json
 
@@ -39,7 +41,9 @@ storybook_app = typer.Typer(
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(pack_app, name="pack")
 app.add_typer(storybook_app, name="storybook")
+app.add_typer(data_app, name="data")
 app.command()(curate)
+app.command()(forget)
 
 Overrides = Annotated[
     list[str] | None,

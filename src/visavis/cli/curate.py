@@ -45,7 +45,7 @@ def curate(
     console = Console(highlight=False)
     resolved = edit(apply_overrides(recipe_named(recipe), overrides or []), {"clips.source": source})
     load_pack(resolved.pack).verify()
-    _check_free(out)
+    check_free(out)
     result = run_local(resolved, runs=runs, console=console, pipeline="curate")
     built = read_manifests(result.run_dir)["build_conversations"]
     _hand_over(built.folder, out, list(built.files))
@@ -54,7 +54,7 @@ def curate(
     console.print(f"  {'to look through it':<24} {out / 'viewer.html'}", soft_wrap=True)
 
 
-def _check_free(out: Path) -> None:
+def check_free(out: Path) -> None:
     """Refuses to replace a folder that is not a data set of ours."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "index.parquet").is_file())):
         raise VisavisError(
