@@ -14,7 +14,7 @@ _SEEK_GAP_S = 2.0
 _SKIMMED_CODEC = "h264"
 # Frames that others are predicted from are larger than those in between; a tenth of all are surely of them.
 _FEW_PACKETS = 20
-_QUIET_SHARE = 2.0
+_QUIET_SHARE = 3.0
 
 
 class Reader(VideoFile):

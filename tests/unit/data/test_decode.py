@@ -11,6 +11,7 @@ import pytest
 from odd_clips import FPS, GOP, HEIGHT, WIDTH, drawn, encode, lying, set_matrix
 
 from visavis.data.decode import Clip, DecodeJob, Rejected, read_clip
+from visavis.data.video_file import VideoFile
 
 
 def read(path: Path, start: float = 0.0, end: float | None = None, samples: int = 6) -> Clip | Rejected:
@@ -227,6 +228,23 @@ def test_long_clips_take_hardly_longer_than_short_ones(tmp_path: Path) -> None:
             clip_of(path)
         spent[path] = time.process_time() - began
     assert spent[long] < 4 * spent[short]
+
+
+@pytest.mark.parametrize(("group", "most"), [("24", 60), ("240", 300)])
+def test_only_what_is_needed_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str, most: int
+) -> None:
+    path = encode(tmp_path / "a.mp4", 20 * FPS, options={"g": group, "x264-params": "scenecut=0"})
+    decoded = []
+
+    def counting(self: VideoFile, packet: av.Packet | None) -> list[av.VideoFrame]:
+        decoded.append(packet)
+        return decode(self, packet)
+
+    decode = VideoFile.decode
+    monkeypatch.setattr(VideoFile, "decode", counting)
+    clip_of(path)
+    assert len(decoded) < most
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files in /proc")

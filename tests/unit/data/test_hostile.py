@@ -7,9 +7,11 @@ import time
 import wave
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
+from av.stream import Disposition
 from disc_world import Disc, DiscFaces, backdrop, write_clip
 from odd_clips import GOP, drawn, encode, set_length, set_matroska_length
 
@@ -133,6 +135,24 @@ def test_other_files_named_as_clips_get_their_reason_and_the_run_goes_on(tmp_pat
         "i_only_a_header.mp4": "truncated",
         "j_good.mp4": None,
     }
+
+
+def test_songs_are_no_videos_even_with_a_cover(tmp_path: Path) -> None:
+    for name, cover in (("plain.mp4", False), ("cover.mp4", True)):
+        with av.open(str(tmp_path / name), "w", format="mp4") as output:
+            sound = output.add_stream("aac", rate=16000, layout="mono")
+            still = output.add_stream("mjpeg", rate=1) if cover else None
+            if still is not None:
+                still.width, still.height, still.pix_fmt = 192, 128, "yuvj420p"
+                still.disposition = Disposition.attached_pic
+                output.mux(still.encode(av.VideoFrame.from_ndarray(drawn(0, 1), format="rgb24")))
+                output.mux(still.encode())
+            for index in range(20):
+                samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+                samples.sample_rate, samples.pts = 16000, index * 1024
+                output.mux(sound.encode(samples))
+            output.mux(sound.encode())
+        assert reason(tmp_path / name) == "not_a_video"
 
 
 def test_a_two_hour_header_on_a_second_of_video_is_seen_through_at_once(
