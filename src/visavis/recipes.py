@@ -192,9 +192,12 @@ def storybook() -> Recipe:
         "rounds.later_round_weight": 3.0,
         # Some pairs stay in, or the rounds make it forget whom it was shown.
         "rounds.sets": {"rounds": 0.8, "pair": 0.2},
-        # Gently: in so few steps the detokenizer learns speckle from blurred tokens, not faces.
-        "adapt.lr": 1e-4,
-        "adapt.max_samples": 400,
+        # Long enough to paint one possible face from blurred tokens instead of the mean of many.
+        "adapt.steps": 300,
+        "adapt.lr": 5e-4,
+        "adapt.own_share": 0.7,
+        "adapt.max_samples": 1000,
+        "detokenizer.sample_steps": 8,
         "evaluate.max_single_round": 200,
         "evaluate.max_rounds": 240,
         "evaluate.max_ablation": 120,
