@@ -39,10 +39,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from visavis.data.clips import curate
 from visavis.data.config import CurateConfig
-from visavis.data.decode import Clip, DecodeJob, read_clip
-from visavis.data.guard import guarded_map
+from visavis.data.curation.clips import curate
+from visavis.data.video.decode import Clip, DecodeJob, read_clip
+from visavis.data.video.guard import guarded_map
 
 Picture = NDArray[np.uint8]
 BARS = {"vs_decode_all": 5.0, "over_bare_decode": 1.5, "two_workers": 1.7, "memory_growth": 1.1}
@@ -179,7 +179,9 @@ def guarded_speed(paths: Sequence[Path], workers: int) -> float:
     limits = CurateConfig()
     warm = 4 * workers
     jobs = (job(paths[index % len(paths)]) for index in range(warm + _GUARDED_READS))
-    outcomes = guarded_map("visavis.data.decode:read_clip", jobs, workers, limits.timeout_s, limits.memory_mb)
+    outcomes = guarded_map(
+        "visavis.data.video.decode:read_clip", jobs, workers, limits.timeout_s, limits.memory_mb
+    )
     for _ in range(warm):
         next(outcomes)
     began = time.perf_counter()

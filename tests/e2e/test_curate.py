@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from visavis.data.shards import read_index
+from visavis.data.published.shards import read_index
 from visavis.files import read_json, sha256_file
 
 ROOT = Path(__file__).parents[2]

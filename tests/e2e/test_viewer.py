@@ -16,16 +16,16 @@ sys.path[:0] = [str(ROOT / "tests" / "unit" / "data"), str(Path(__file__).parent
 from browser import artifacts, chromium, complaints, overflowing, requests, resize, screenshot  # noqa: E402
 from disc_world import HUES, Disc, DiscFaces, DiscSegmenter, DiscTalker, backdrop, write_clip  # noqa: E402
 
-from visavis.data.captions import describe  # noqa: E402
-from visavis.data.clips import curate  # noqa: E402
+from visavis.data.chats.conversations import build  # noqa: E402
 from visavis.data.config import (  # noqa: E402
     ConversationConfig,
     CurateConfig,
     DescribeConfig,
     SegmentConfig,
 )
-from visavis.data.conversations import build  # noqa: E402
-from visavis.data.masks import segment  # noqa: E402
+from visavis.data.curation.clips import curate  # noqa: E402
+from visavis.data.curation.masks import segment  # noqa: E402
+from visavis.data.describing.captions import describe  # noqa: E402
 
 
 @pytest.fixture(scope="module")

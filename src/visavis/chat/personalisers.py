@@ -11,8 +11,8 @@ import numpy as np
 from visavis.chat.model import MODEL_FILE, ChatModel, Picture
 from visavis.chat.template import user
 from visavis.data.chat_config import FullBodyConfig
+from visavis.data.chats.full_body import Personaliser
 from visavis.data.config import Prompts
-from visavis.data.full_body import Personaliser
 from visavis.errors import VisavisError
 from visavis.files import sha256_bytes, sha256_file
 from visavis.packs import Pack

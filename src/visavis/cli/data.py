@@ -26,7 +26,7 @@ def check(folder: Annotated[Path, typer.Argument(help="Folder of a data set.")])
 
     Example: `visavis data check data`
     """
-    from visavis.data.validation import validate
+    from visavis.data.published.validation import validate
 
     console = Console(highlight=False)
     report = validate(folder)
@@ -55,7 +55,7 @@ def import_(
     """
     from rich.progress import Progress
 
-    from visavis.data.importers import import_editing
+    from visavis.data.chats.importers import import_editing
     from visavis.recipes import recipe_named
 
     if not source.is_dir():

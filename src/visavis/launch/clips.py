@@ -24,8 +24,8 @@ def with_clips(recipe: Recipe, folder: Path, console: Console) -> Recipe:
     """
     clips = recipe.clips
     if clips.source:
-        from visavis.data.buckets import is_remote
-        from visavis.data.sources import list_clips
+        from visavis.data.intake.buckets import is_remote
+        from visavis.data.intake.sources import list_clips
 
         source = clips.source if is_remote(clips.source) else str(Path(clips.source).expanduser().resolve())
         if not list_clips(source, recipe.curate.buckets):

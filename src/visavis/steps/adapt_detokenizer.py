@@ -22,7 +22,7 @@ def _body(job: StepJob) -> StepResult:
     import torch
 
     from visavis.chat.template import Template
-    from visavis.data.tokens import TokenStore
+    from visavis.data.published.tokens import TokenStore
     from visavis.models.detokenizer import Detokenizer
     from visavis.models.mllm import Mllm
     from visavis.packs.loaders import load_autoencoder, load_mllm

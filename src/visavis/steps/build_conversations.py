@@ -20,8 +20,8 @@ def build_conversations(
 def _body(job: StepJob) -> StepResult:
     from collections import Counter
 
-    from visavis.data.conversations import build
-    from visavis.data.shards import read_index
+    from visavis.data.chats.conversations import build
+    from visavis.data.published.shards import read_index
 
     counts = build(
         job.folder("pairs"),

@@ -16,7 +16,7 @@ def curate_clips(recipe: str, context: str, inputs: Mapping[str, str | Path], ou
 
 
 def _body(job: StepJob) -> StepResult:
-    from visavis.data.clips import merge
+    from visavis.data.curation.clips import merge
     from visavis.steps.grids import sheet
 
     parts = sorted(job.inputs.values(), key=_number)

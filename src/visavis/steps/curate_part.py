@@ -18,12 +18,12 @@ def curate_part(
 
     Its key is made of what is in the part and not of the whole listing: new clips do not make old parts anew.
     """
-    from visavis.data.listing import Listing
+    from visavis.data.intake.listing import Listing
 
     listing = Listing.load(part_file(Manifest.read(inputs["listing"]).folder, int(part)))
 
     def body(job: StepJob) -> StepResult:
-        from visavis.data.clips import curate_part as judge
+        from visavis.data.curation.clips import curate_part as judge
         from visavis.packs.face_parts import load_faces
 
         faces = load_faces(job.pack.part("faces"), job.pack.settings("faces"))

@@ -16,8 +16,8 @@ from visavis.packs import Pack, load_pack
 from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
 
 if TYPE_CHECKING:
-    from visavis.data.captions import Captioner
-    from visavis.data.namer import Namer
+    from visavis.data.describing.captions import Captioner
+    from visavis.data.describing.namer import Namer
     from visavis.recipes import Recipe
 
 
@@ -48,17 +48,17 @@ def _captioner(pack: Pack) -> Captioner:
 
 def _namer(pack: Pack, recipe: Recipe) -> Namer:
     if pack.has("namer"):
-        from visavis.data.chat_namer import ChatNamer
+        from visavis.data.describing.chat_namer import ChatNamer
         from visavis.packs.language_parts import load_namer
 
         return ChatNamer(load_namer(pack.part("namer"), pack.settings("namer")), recipe.describe)
-    from visavis.data.namer import RuleNamer
+    from visavis.data.describing.namer import RuleNamer
 
     return RuleNamer(recipe.describe)
 
 
 def _body(job: StepJob) -> StepResult:
-    from visavis.data.captions import describe
+    from visavis.data.describing.captions import describe
 
     counts = describe(
         job.folder("pairs"),

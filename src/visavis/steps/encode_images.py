@@ -17,7 +17,7 @@ def encode_images(
 
 
 def _body(job: StepJob) -> StepResult:
-    from visavis.data.tokens import TokenStore, encode
+    from visavis.data.published.tokens import TokenStore, encode
     from visavis.models.image_encoder import pool_tokens
     from visavis.packs.loaders import load_autoencoder, load_image_encoder
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from visavis.chat.model import ChatModel
-    from visavis.data.tokens import TokenStore
+    from visavis.data.published.tokens import TokenStore
 
 _CHATS, _PEOPLE = 3, 8
 
@@ -36,7 +36,7 @@ def evaluate_model(
 def _body(job: StepJob) -> StepResult:
     from visavis.chat.model import ChatModel, write_model
     from visavis.data.ledger import Ledger
-    from visavis.data.tokens import TokenStore
+    from visavis.data.published.tokens import TokenStore
     from visavis.evaluation.evaluate import evaluate
     from visavis.evaluation.report import write_report
     from visavis.files import write_atomic

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from visavis.data.dataset import DATASET_NAME, read_dataset
-from visavis.data.forget import Contained, Target, contained, find_target, write_without
 from visavis.data.funnel import LABELS
+from visavis.data.published.dataset import DATASET_NAME, read_dataset
+from visavis.data.published.forget import Contained, Target, contained, find_target, write_without
 from visavis.registry.forgetting import mark, versions_made_of
 from visavis.registry.versions import Version
 from visavis.steps.contracts import Manifest

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from visavis.chat.model import ChatModel, Picture, decode_latents
-from visavis.data.tokens import TokenStore
+from visavis.data.published.tokens import TokenStore
 from visavis.evaluation.config import EvaluateConfig
 from visavis.evaluation.items import (
     FirstRoundItem,

@@ -16,7 +16,7 @@ PARTS = "parts"
 def list_clips(recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path) -> Manifest:
     """Runs the step; see `visavis.steps`."""
     from visavis.data.config import BucketConfig
-    from visavis.data.listing import list_items
+    from visavis.data.intake.listing import list_items
 
     values = json.loads(recipe)
     source = values["clips"]["source"]

@@ -34,7 +34,7 @@ def _body(job: StepJob) -> StepResult:
     if not job.recipe.full_body.enabled:
         return StepResult({"in": 0, "kept": 0, "dropped": {}})
     from visavis.chat.personalisers import load_personaliser
-    from visavis.data.full_body import full_body
+    from visavis.data.chats.full_body import full_body
     from visavis.packs.face_parts import load_faces
     from visavis.steps.grids import sheet
 

@@ -66,7 +66,7 @@ def _body(job: StepJob) -> StepResult:
 
 def _data_digest(store: Path, key: str) -> str:
     """Returns the digest of the data set, by which a copy of it is known outside of the store; empty if unknown."""
-    from visavis.data.dataset import DATASET_NAME, read_dataset
+    from visavis.data.published.dataset import DATASET_NAME, read_dataset
 
     folder = store / "build_conversations" / key
     return str(read_dataset(folder)["digest"]) if (folder / DATASET_NAME).is_file() else ""

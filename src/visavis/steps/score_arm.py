@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from visavis.steps.framework import LEDGER_NAME, Manifest, StepJob, StepResult, run_step
 
 if TYPE_CHECKING:
-    from visavis.data.tokens import TokenStore
+    from visavis.data.published.tokens import TokenStore
     from visavis.evaluation.items import SingleRoundItem
     from visavis.models.detokenizer import Detokenizer
 
@@ -32,7 +32,7 @@ def score_arm(recipe: str, context: str, inputs: Mapping[str, str | Path], outpu
 
 def _body(job: StepJob) -> StepResult:
     from visavis.data.ledger import Ledger
-    from visavis.data.tokens import TokenStore
+    from visavis.data.published.tokens import TokenStore
     from visavis.evaluation.evaluate import evaluate
     from visavis.models.detokenizer import Detokenizer
     from visavis.packs.loaders import load_autoencoder, load_clip, load_faces

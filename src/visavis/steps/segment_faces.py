@@ -18,7 +18,7 @@ def segment_faces(
 def _body(job: StepJob) -> StepResult:
     import torch
 
-    from visavis.data.masks import segment
+    from visavis.data.curation.masks import segment
     from visavis.packs.loaders import load_segmenter
     from visavis.steps.grids import sheet
 

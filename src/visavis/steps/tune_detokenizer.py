@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
 
 if TYPE_CHECKING:
-    from visavis.data.tokens import TokenStore
+    from visavis.data.published.tokens import TokenStore
     from visavis.models.detokenizer import Detokenizer
 
 PEOPLE = ("inpaint", "pair", "rounds")
@@ -27,7 +27,7 @@ def tune_detokenizer(
 def _body(job: StepJob) -> StepResult:
     import torch
 
-    from visavis.data.tokens import TokenStore
+    from visavis.data.published.tokens import TokenStore
     from visavis.models.detokenizer import Detokenizer
     from visavis.packs.loaders import load_autoencoder, load_text_to_image
     from visavis.training.baselines import unet_like, untrained_like

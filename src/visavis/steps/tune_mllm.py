@@ -24,7 +24,7 @@ def tune_mllm(
 def tune_stage(job: StepJob, config: object) -> StepResult:
     """Tunes the pack's MLLM, or the one handed in, on the stage's sets and saves it."""
     from visavis.chat.template import Template
-    from visavis.data.tokens import TokenStore
+    from visavis.data.published.tokens import TokenStore
     from visavis.models.mllm import Mllm
     from visavis.packs.loaders import load_mllm
     from visavis.training.config import StageConfig

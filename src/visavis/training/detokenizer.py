@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visavis.chat.template import Template
-from visavis.data.tokens import TokenStore
+from visavis.data.published.tokens import TokenStore
 from visavis.errors import VisavisError
 from visavis.models.detokenizer import Detokenizer
 from visavis.models.image_encoder import pool_tokens

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from visavis.chat.layout import collate, lay_out
 from visavis.chat.template import KEEP_IDENTICAL, KEPT, Template, Turn
-from visavis.data.tokens import TokenStore
+from visavis.data.published.tokens import TokenStore
 from visavis.errors import VisavisError
 from visavis.models.mllm import Mllm, MllmBatch
 from visavis.training.config import StageConfig

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from disc_world import HUES, Disc, DiscFaces, DiscSegmenter, DiscTalker, backdrop, write_clip
 
-from visavis.data.captions import describe
-from visavis.data.clips import curate
+from visavis.data.chats.material import Folders
 from visavis.data.config import CurateConfig, DescribeConfig, SegmentConfig
-from visavis.data.masks import segment
-from visavis.data.material import Folders
+from visavis.data.curation.clips import curate
+from visavis.data.curation.masks import segment
+from visavis.data.describing.captions import describe
 
 
 def make_folders(root: Path) -> Folders:

@@ -33,7 +33,7 @@ def s3_proxy(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[F
     """A proxy that can break answers; boto3's environment points to it."""
     from s3_server import ACCESS_KEY, SECRET_KEY, FaultyProxy
 
-    from visavis.data import buckets
+    from visavis.data.intake import buckets
 
     proxy = FaultyProxy(s3_server.port)
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):

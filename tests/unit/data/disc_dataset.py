@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from disc_world import HUES, Disc, DiscFaces, DiscSegmenter, DiscTalker, backdrop, make_source, write_clip
 
-from visavis.data.captions import describe
-from visavis.data.clips import curate
+from visavis.data.chats.conversations import build
 from visavis.data.config import ConversationConfig, CurateConfig, DescribeConfig, SegmentConfig
-from visavis.data.conversations import build
-from visavis.data.masks import segment
+from visavis.data.curation.clips import curate
+from visavis.data.curation.masks import segment
+from visavis.data.describing.captions import describe
 from visavis.files import write_jsonl
 
 CONFIG = ConversationConfig(shares={"train": 0.5, "val": 0.2, "test": 0.3}, shard_samples=20)

@@ -39,7 +39,7 @@ def read(item: str) -> tuple[str, int]:
 
     `kill once PATH` kills the process the first time.
     """
-    from visavis.data.decode import DecodeJob, Rejected, read_clip
+    from visavis.data.video.decode import DecodeJob, Rejected, read_clip
 
     path = item.removeprefix("kill once ")
     if path != item:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from s3_server import BUCKET, STRANGER_KEY, STRANGER_SECRET, FaultyProxy
 
-from visavis.data.buckets import DownloadError, _client, download, is_remote, list_objects, split_uri
 from visavis.data.config import BucketConfig
+from visavis.data.intake.buckets import DownloadError, _client, download, is_remote, list_objects, split_uri
 from visavis.errors import VisavisError
 
 LIMITS = BucketConfig(attempts=2, connect_timeout_s=2, read_timeout_s=1, page_keys=3)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from disc_world import Disc, DiscFaces, DiscSegmenter, DiscTalker, make_source, write_clip
 
-from visavis.data.captions import describe
-from visavis.data.clips import curate
 from visavis.data.config import CurateConfig, DescribeConfig, SegmentConfig
 from visavis.data.crops import GRAY, read_png
+from visavis.data.curation.clips import curate
+from visavis.data.curation.masks import run_lengths, segment
+from visavis.data.describing.captions import describe
 from visavis.data.ledger import read_ledger
-from visavis.data.masks import run_lengths, segment
 from visavis.errors import VisavisError
 from visavis.files import read_jsonl, sha256_file
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from disc_world import Disc, DiscFaces, backdrop, make_source, paint, write_clip
 
-from visavis.data.clips import CurateConfig, curate
-from visavis.data.decode import DecodeJob, Rejected, read_clip
+from visavis.data.curation.clips import CurateConfig, curate
 from visavis.data.ledger import read_ledger
+from visavis.data.video.decode import DecodeJob, Rejected, read_clip
 from visavis.errors import VisavisError
 from visavis.files import read_jsonl, sha256_file, write_jsonl
 

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from disc_world import HUES, Disc, DiscFaces, DiscSegmenter, DiscTalker, backdrop, make_source, write_clip
 
-from visavis.data.captions import describe
-from visavis.data.clips import curate
+from visavis.data.chats.conversations import Folders, build
 from visavis.data.config import ConversationConfig, CurateConfig, DescribeConfig, SegmentConfig
-from visavis.data.conversations import Folders, build
 from visavis.data.crops import read_png
+from visavis.data.curation.clips import curate
+from visavis.data.curation.masks import segment
+from visavis.data.describing.captions import describe
+from visavis.data.describing.naming import names_in
 from visavis.data.funnel import check_funnel, funnel, plot_funnel
 from visavis.data.identities import find_identities
 from visavis.data.ledger import LedgerRow, read_ledger
-from visavis.data.masks import segment
-from visavis.data.naming import names_in
-from visavis.data.shards import read_index, read_samples
+from visavis.data.published.shards import read_index, read_samples
 from visavis.errors import VisavisError
 from visavis.files import read_json, read_jsonl, sha256_bytes, sha256_file
 from visavis.storybook.plan import plan_clips, recordings

@@ -9,8 +9,8 @@ from disc_world import Disc, DiscFaces, backdrop, write_clip
 from s3_server import BUCKET, FaultyProxy
 from test_scenes import STARTS, write_film
 
-from visavis.data.clips import DOWNLOADS, curate
 from visavis.data.config import BucketConfig, CurateConfig
+from visavis.data.curation.clips import DOWNLOADS, curate
 from visavis.data.ledger import read_ledger
 from visavis.files import read_jsonl, sha256_file
 

@@ -15,11 +15,11 @@ import pytest
 from disc_dataset import CONFIG, make_dataset
 from PIL import Image
 
-from visavis.data.dataset import Damage, digest_of, read_dataset, verify, write_dataset
-from visavis.data.origins import mask_of, outline, read_origins
-from visavis.data.schema import schema_faults
-from visavis.data.shards import read_groups, read_index, read_samples, write_index
-from visavis.data.validation import Report, validate
+from visavis.data.published.dataset import Damage, digest_of, read_dataset, verify, write_dataset
+from visavis.data.published.origins import mask_of, outline, read_origins
+from visavis.data.published.schema import schema_faults
+from visavis.data.published.shards import read_groups, read_index, read_samples, write_index
+from visavis.data.published.validation import Report, validate
 from visavis.errors import VisavisError
 from visavis.files import read_json, read_jsonl, sha256_file
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from odd_clips import FPS, GOP, HEIGHT, WIDTH, drawn, encode, lying, set_matrix
 
-from visavis.data.decode import Clip, DecodeJob, Rejected, read_clip
-from visavis.data.video_file import VideoFile
+from visavis.data.video.decode import Clip, DecodeJob, Rejected, read_clip
+from visavis.data.video.video_file import VideoFile
 
 
 def read(path: Path, start: float = 0.0, end: float | None = None, samples: int = 6) -> Clip | Rejected:

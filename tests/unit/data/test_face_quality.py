@@ -6,8 +6,8 @@ import pytest
 from disc_world import Disc, DiscFaces, backdrop, paint
 
 from visavis.data.config import PeopleConfig
-from visavis.data.face_quality import aligned, face_figures, head_pose, quality_fault, sharpness
-from visavis.data.people import NoPair, Pair, find_pair
+from visavis.data.curation.face_quality import aligned, face_figures, head_pose, quality_fault, sharpness
+from visavis.data.curation.people import NoPair, Pair, find_pair
 
 # Eyes, nose and mouth in millimetres: right, down, towards the camera.
 MODEL = np.array([(-31.5, 0, 0), (31.5, 0, 0), (0, 36, 26.5), (-26, 73, 0), (26, 73, 0)])

@@ -17,15 +17,15 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from visavis.cli.forget import forget as verb
+from visavis.data.chats.importers import import_editing
 from visavis.data.config import ConversationConfig
-from visavis.data.dataset import read_dataset, verify
-from visavis.data.forget import find_target
 from visavis.data.funnel import check_funnel
-from visavis.data.importers import import_editing
 from visavis.data.ledger import read_ledger
-from visavis.data.origins import read_origins
-from visavis.data.shards import read_index
-from visavis.data.validation import validate
+from visavis.data.published.dataset import read_dataset, verify
+from visavis.data.published.forget import find_target
+from visavis.data.published.origins import read_origins
+from visavis.data.published.shards import read_index
+from visavis.data.published.validation import validate
 from visavis.errors import VisavisError
 from visavis.files import read_json, sha256_file, write_json, write_jsonl
 from visavis.registry.forgetting import mark, versions_made_of

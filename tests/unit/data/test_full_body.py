@@ -14,13 +14,13 @@ from disc_world import HUES, DiscFaces, discs_in
 from pydantic import ValidationError
 
 from visavis.data.chat_config import FullBodyConfig
+from visavis.data.chats.conversations import build
+from visavis.data.chats.full_body import full_body
+from visavis.data.chats.material import Folders
 from visavis.data.config import ConversationConfig
-from visavis.data.conversations import build
 from visavis.data.crops import read_png
-from visavis.data.full_body import full_body
 from visavis.data.ledger import read_ledger
-from visavis.data.material import Folders
-from visavis.data.shards import read_samples
+from visavis.data.published.shards import read_samples
 from visavis.errors import VisavisError
 from visavis.files import read_json, read_jsonl, sha256_file, write_jsonl
 

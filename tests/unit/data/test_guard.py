@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from visavis.data.guard import guarded_map
+from visavis.data.video.guard import guarded_map
 
 
 def test_one_bad_item_costs_only_itself() -> None:

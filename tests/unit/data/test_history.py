@@ -16,13 +16,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from visavis.chat.layout import lay_out
 from visavis.chat.template import RESPONSE, Template
 from visavis.data.chat_config import HistoryConfig
+from visavis.data.chats.conversations import build
+from visavis.data.chats.material import Folders
 from visavis.data.config import ConversationConfig
-from visavis.data.conversations import build
+from visavis.data.describing.naming import names_in
 from visavis.data.ledger import read_ledger
-from visavis.data.material import Folders
-from visavis.data.naming import names_in
-from visavis.data.shards import read_index, read_samples
-from visavis.data.tokens import TokenStore, encode
+from visavis.data.published.shards import read_index, read_samples
+from visavis.data.published.tokens import TokenStore, encode
 from visavis.files import read_json, read_jsonl, sha256_bytes, sha256_file
 from visavis.models.mllm import Mllm, MllmConfig
 from visavis.pretrain.vocabulary import build_tokenizer

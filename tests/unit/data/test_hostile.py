@@ -15,11 +15,11 @@ from av.stream import Disposition
 from disc_world import Disc, DiscFaces, backdrop, write_clip
 from odd_clips import GOP, drawn, encode, set_length, set_matroska_length
 
-from visavis.data.clips import curate
 from visavis.data.config import CurateConfig
-from visavis.data.decode import Clip, DecodeJob, Rejected, read_clip
-from visavis.data.guard import Outcome, guarded_map
+from visavis.data.curation.clips import curate
 from visavis.data.ledger import read_ledger
+from visavis.data.video.decode import Clip, DecodeJob, Rejected, read_clip
+from visavis.data.video.guard import Outcome, guarded_map
 
 REASONS = {"not_a_video", "unknown_codec", "too_large", "truncated", "damaged", "too_short", "cut"}
 MUTATIONS = 240
@@ -185,12 +185,12 @@ def test_8k_frames_are_too_large_or_read_within_the_memory_limit(tmp_path: Path)
     assert isinstance(refused, Rejected) and refused.reason == "too_large"
     jobs = [job(small), job(large), job(small)]
     default = CurateConfig().memory_mb
-    outcomes = list(guarded_map("visavis.data.decode:read_clip", jobs, 1, 120.0, default))
+    outcomes = list(guarded_map("visavis.data.video.decode:read_clip", jobs, 1, 120.0, default))
     assert [outcome.failure for outcome in outcomes] == [None] * 3
     assert outcomes[1].value.last.shape == (4320, 7680, 3)
     if Path("/proc/self/status").is_file():
         for memory_mb in (64, 200):
-            outcomes = list(guarded_map("visavis.data.decode:read_clip", jobs, 1, 120.0, memory_mb))
+            outcomes = list(guarded_map("visavis.data.video.decode:read_clip", jobs, 1, 120.0, memory_mb))
             assert [outcome.failure for outcome in outcomes] == [None, "memory", None]
 
 

@@ -16,10 +16,10 @@ from PIL import Image
 
 from visavis.chat.layout import lay_out
 from visavis.chat.template import RESPONSE, Template
+from visavis.data.chats.importers import import_editing
 from visavis.data.config import ConversationConfig, PictureConfig
-from visavis.data.importers import import_editing
 from visavis.data.ledger import read_ledger
-from visavis.data.shards import read_index, read_samples
+from visavis.data.published.shards import read_index, read_samples
 from visavis.errors import VisavisError
 from visavis.files import read_json, read_jsonl, sha256_file
 from visavis.pretrain.vocabulary import build_tokenizer

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from visavis.data.manifests import Entry, read_manifest
+from visavis.data.intake.manifests import Entry, read_manifest
 from visavis.errors import VisavisError
 
 ROWS: list[dict[str, Any]] = [

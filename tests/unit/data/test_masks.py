@@ -7,11 +7,11 @@ import torch
 from disc_world import DiscFaces, DiscSegmenter, make_source
 from pydantic import ValidationError
 
-from visavis.data.clips import curate
 from visavis.data.config import CurateConfig, SegmentConfig
 from visavis.data.crops import GRAY, masked_closeup, read_png
+from visavis.data.curation.clips import curate
+from visavis.data.curation.masks import segment, stability
 from visavis.data.ledger import read_ledger
-from visavis.data.masks import segment, stability
 from visavis.errors import VisavisError
 from visavis.files import read_jsonl
 from visavis.packs.face_parts import build_sam

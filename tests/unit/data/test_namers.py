@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from disc_world import DiscFaces, DiscTalker, make_source
 
-from visavis.data.caption_rules import NamerReply, parsed
-from visavis.data.captions import describe
-from visavis.data.chat_namer import ChatNamer
-from visavis.data.clips import curate
 from visavis.data.config import CurateConfig, DescribeConfig
+from visavis.data.curation.clips import curate
+from visavis.data.describing.caption_rules import NamerReply, parsed
+from visavis.data.describing.captions import describe
+from visavis.data.describing.chat_namer import ChatNamer
+from visavis.data.describing.name_choices import name_choices, name_groups
+from visavis.data.describing.namer import Naming, RuleNamer, Spoken, Unnamed
+from visavis.data.describing.naming import bundled_names, name_people
 from visavis.data.ledger import read_ledger
-from visavis.data.name_choices import name_choices, name_groups
-from visavis.data.namer import Naming, RuleNamer, Spoken, Unnamed
-from visavis.data.naming import bundled_names, name_people
 from visavis.files import read_jsonl
 
 CONFIG = DescribeConfig(names=("Olivia", "Liam", "Emma", "Noah"), name_choices=4)

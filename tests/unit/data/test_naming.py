@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from visavis.data.config import DescribeConfig
-from visavis.data.naming import (
+from visavis.data.describing.naming import (
     NamedCaption,
     bundled_names,
     distinct_phrases,

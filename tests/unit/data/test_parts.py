@@ -13,11 +13,11 @@ import cv2
 import pytest
 from disc_world import Disc, DiscFaces, backdrop, make_source, write_clip
 
-from visavis.data.clips import ITEMS, JOURNAL, curate, curate_part, merge
 from visavis.data.config import CurateConfig
+from visavis.data.curation.clips import ITEMS, JOURNAL, curate, curate_part, merge
+from visavis.data.intake.listing import Listing, list_items
 from visavis.data.journal import JournalRows
 from visavis.data.ledger import read_ledger
-from visavis.data.listing import Listing, list_items
 from visavis.files import sha256_file
 
 CONFIG = CurateConfig(workers=0, dropped_thumbnails=2)
@@ -110,7 +110,7 @@ def test_a_worker_killed_in_the_middle_of_a_part_goes_on_without_doing_anything_
     code = (
         "import sys, time; from pathlib import Path; sys.path.insert(0, sys.argv[3])\n"
         "from disc_world import DiscFaces\n"
-        "from visavis.data.clips import curate; from visavis.data.config import CurateConfig\n"
+        "from visavis.data.curation.clips import curate; from visavis.data.config import CurateConfig\n"
         "curate(Path(sys.argv[1]), Path(sys.argv[2]), CurateConfig(workers=0, dropped_thumbnails=2),\n"
         "       DiscFaces(), lambda done, total: time.sleep(0.2))\n"
     )

@@ -23,9 +23,9 @@ from real_world import (
     side_by_side,
 )
 
-from visavis.data.clips import curate
 from visavis.data.config import CurateConfig
 from visavis.data.crops import read_png
+from visavis.data.curation.clips import curate
 from visavis.data.ledger import read_ledger
 from visavis.files import read_jsonl
 

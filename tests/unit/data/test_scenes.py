@@ -11,9 +11,9 @@ from disc_world import FPS, HEIGHT, WIDTH, Disc, backdrop, discs_in, paint
 from s3_server import BUCKET, FaultyProxy
 
 from visavis.data.config import BucketConfig, CurateConfig
-from visavis.data.decode import Clip, DecodeJob, read_clip
-from visavis.data.scenes import split_scenes, split_sources
-from visavis.data.sources import Source, list_clips
+from visavis.data.intake.scenes import split_scenes, split_sources
+from visavis.data.intake.sources import Source, list_clips
+from visavis.data.video.decode import Clip, DecodeJob, read_clip
 
 CONFIG = CurateConfig(workers=0, split_over_seconds=3, buckets=BucketConfig(attempts=1, read_timeout_s=2))
 # Frames and shade of each scene of a film, and the people in it.

@@ -8,13 +8,13 @@ import pytest
 from disc_world import Disc, DiscFaces, make_source, write_clip
 from s3_server import BUCKET, FaultyProxy
 
-from visavis.data.buckets import DownloadError
-from visavis.data.clips import curate
 from visavis.data.config import BucketConfig, CurateConfig
-from visavis.data.decode import Clip, DecodeJob, Rejected
-from visavis.data.guard import guarded_map
+from visavis.data.curation.clips import curate
+from visavis.data.intake.buckets import DownloadError
+from visavis.data.intake.sources import ReadJob, Source, list_clips, list_pictures
 from visavis.data.ledger import read_ledger
-from visavis.data.sources import ReadJob, Source, list_clips, list_pictures
+from visavis.data.video.decode import Clip, DecodeJob, Rejected
+from visavis.data.video.guard import guarded_map
 from visavis.errors import VisavisError
 from visavis.files import write_jsonl
 
@@ -199,7 +199,8 @@ def test_workers_read_objects_and_a_lost_one_costs_only_itself(
     s3_proxy.fail("lost.mp4", "error", "error")
     jobs = [read_job(item, tmp_path / "downloads") for item in list_clips(tmp_path)]
     found = [
-        outcome.value for outcome in guarded_map("visavis.data.sources:read_source", jobs, workers, 60.0)
+        outcome.value
+        for outcome in guarded_map("visavis.data.intake.sources:read_source", jobs, workers, 60.0)
     ]
     reasons = [None if isinstance(value, Clip) else value.reason for value in found]
     assert reasons == [None, "download_failed", "missing_file", "not_a_video", None]

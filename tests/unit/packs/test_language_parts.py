@@ -6,9 +6,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from visavis.data.chat_namer import ChatNamer
 from visavis.data.config import DescribeConfig
-from visavis.data.namer import Spoken, Unnamed
+from visavis.data.describing.chat_namer import ChatNamer
+from visavis.data.describing.namer import Spoken, Unnamed
 from visavis.errors import VisavisError
 from visavis.packs.language_parts import ChatWriter, PictureTalker, load_captioner, load_namer
 

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from visavis.chat.model import ChatModel
-from visavis.data.chat_namer import ChatNamer
-from visavis.data.namer import RuleNamer
+from visavis.data.describing.chat_namer import ChatNamer
+from visavis.data.describing.namer import RuleNamer
 from visavis.packs import Pack, language_parts, load_pack
 from visavis.packs.manifest import Manifest, Part, write_manifest
 from visavis.recipes import edit, recipe_named

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from visavis.data.tokens import TokenStore
+from visavis.data.published.tokens import TokenStore
 from visavis.steps.items import Painted, round_items
 
 

@@ -1,0 +1,1 @@
+"""Conversations of what was curated, described and cut out."""

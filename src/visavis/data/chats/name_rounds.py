@@ -1,0 +1,59 @@
+"""The name-based chat in three rounds (paper, section 3.3.2): a picture of two named people, then each by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from visavis.data.chats.material import Couple, assistant_turn, user_turn
+from visavis.data.config import Prompts
+from visavis.data.published.shards import Sample
+
+
+def name_rounds(couple: Couple) -> Sample | None:
+    """Returns the chat: round 1 shows the first frame, rounds 2 and 3 each person, in random order.
+
+    What rounds 2 and 3 show is `rounds_target`: the masked face or the portrait of the last frame, or the
+    synthetic full-body picture (paper, Suppl. 8).
+
+    Returns:
+        The chat; None if full-body pictures are wanted and not both were kept.
+    """
+    clip, caption = couple.material, couple.caption
+    prompts, target = clip.config.prompts, clip.config.rounds_target
+    shown = [_shown(couple, person, target) for person in (0, 1)]
+    asked = [0, 1] if clip.rng("rounds").random() < 0.5 else [1, 0]
+    turns = [
+        user_turn(prompts.picture.replace("{caption}", caption["caption"])),
+        assistant_turn(prompts.reply, 0),
+    ]
+    images = [clip.scene()]
+    for number, person in enumerate(asked, 1):
+        image = shown[person]
+        if image is None:
+            return None
+        turns.append(user_turn(asking(prompts, target, caption["names"][person])))
+        turns.append(assistant_turn(prompts.reply, number))
+        images.append(image)
+    told = [couple.told(person) for person in asked]
+    tags = {
+        "asked": asked,
+        "asked_names": [facts["name"] for facts in told],
+        "asked_side": [facts["side"] for facts in told],
+        "target": target,
+        **{key: [facts[key] for facts in told] for key in ("described", "side_told", "other_described")},
+        **couple.order(),
+    }
+    return clip.sample("rounds", "", caption["caption"], turns, images, clip.people, tags)
+
+
+def asking(prompts: Prompts, target: str, name: str) -> str:
+    """Returns the words that ask for a person's face, portrait or full body."""
+    wording = {"face": prompts.close_up, "portrait": prompts.photo, "full_body": prompts.full_body}[target]
+    return wording.replace("{name}", name)
+
+
+def _shown(couple: Couple, person: int, target: str) -> Path | None:
+    if target != "full_body":
+        return couple.shot(person, "last", target)
+    folder, body = couple.material.folders.full_body, couple.material.bodies[person]
+    return None if folder is None or body is None else folder / str(body["file"])

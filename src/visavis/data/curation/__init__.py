@@ -1,0 +1,1 @@
+"""Clips in, pairs of frames with the same two people out."""

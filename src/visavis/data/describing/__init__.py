@@ -1,0 +1,1 @@
+"""Captions with two names, each bound to a face."""

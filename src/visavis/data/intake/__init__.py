@@ -1,0 +1,1 @@
+"""What there is to curate: folders, buckets, manifests, scenes of long videos."""
