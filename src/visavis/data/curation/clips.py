@@ -79,7 +79,7 @@ def curate_part(
         VisavisError: If `out` holds other work.
     """
     fingerprint = {
-        "config": config.model_dump(mode="json", exclude={"workers", "timeout_s", "part_items"}),
+        "config": config.model_dump(mode="json", exclude={"workers", "timeout_s", "memory_mb", "part_items"}),
         "items": len(part),
     }
     downloads = out / DOWNLOADS
