@@ -58,7 +58,7 @@ def test_curate_makes_a_data_set_in_parts_and_reuses_the_parts(clips: Path, tmp_
     funnel = read_json(runs / "latest" / "funnel.json")
     assert funnel["holds"]
     parts = [name for name in statuses(runs) if name.startswith("curate_part_")]
-    assert len(parts) == 3, "20 items, 7 a part"
+    assert len(parts) == 4, "16 clips and 4 pictures, 7 a part"
     whole = next(row for row in funnel["steps"] if row["step"] == "curate_clips")
     assert whole["in"] == 16 == whole["kept"] + sum(whole["dropped"].values())
     assert {row["shard"] for row in read_index(tmp_path / "data")} == set(shards(tmp_path / "data"))

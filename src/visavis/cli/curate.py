@@ -56,7 +56,9 @@ def curate(
 
 def check_free(out: Path) -> None:
     """Refuses to replace a folder that is not a data set of ours."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "index.parquet").is_file())):
+    from visavis.data.published.dataset import DATASET_NAME
+
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / DATASET_NAME).is_file())):
         raise VisavisError(
             f"--out is {out}, which holds something else than a data set",
             fix="name a folder that does not exist yet, or is empty",
@@ -64,12 +66,14 @@ def check_free(out: Path) -> None:
 
 
 def _hand_over(built: Path, out: Path, files: list[str]) -> None:
-    """Gives the data set a second place; large shards share their bytes where the disk allows it."""
+    """Gives the data set a second place; shards share their bytes where the disk allows it."""
     with atomic_dir(out) as folder:
         for name in files:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
+                if target.suffix != ".tar":  # what people may edit in place must not change the store
+                    raise OSError
                 os.link(built / name, target)
             except OSError:
                 shutil.copyfile(built / name, target)

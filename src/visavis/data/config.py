@@ -122,12 +122,19 @@ class CurateConfig(PeopleConfig):
     buckets: BucketConfig = Field(BucketConfig(), description="How s3:// sources are read.")
     forgotten: tuple[str, ...] = Field(
         (),
-        description="sha256 ids of clips and pictures that must not come back, from `forgotten.json` of "
-        "`visavis forget`.",
+        description="Ids of clips and pictures that must not come back, from `forgotten.json` of "
+        "`visavis forget`; or their names, addresses or recordings.",
     )
     dropped_thumbnails: int = Field(
         8, ge=0, description="Dropped clips per reason whose frames are kept as thumbnails to look at."
     )  # fmt: skip
+
+
+OPERATING = frozenset({"workers", "timeout_s", "memory_mb", "split_timeout_s", "part_items", "buckets"})
+"""Settings of `CurateConfig` about how the work is done, not about what comes of it: results do not depend on them."""
+
+DECIDING = tuple(f"curate.{name}" for name in CurateConfig.model_fields if name not in OPERATING)
+"""Dotted names of all the other ones."""
 
 
 class CaptionStyles(_Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from visavis.data.config import DECIDING
 from visavis.errors import VisavisError
 from visavis.files import read_json, read_jsonl
 from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
@@ -12,7 +13,7 @@ from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
 
 def curate_clips(recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path) -> Manifest:
     """Runs the step; see `visavis.steps`. Inputs: every judged part, under any name."""
-    return run_step("curate_clips", _body, recipe, context, inputs, output, ("curate",))
+    return run_step("curate_clips", _body, recipe, context, inputs, output, DECIDING)
 
 
 def _body(job: StepJob) -> StepResult:

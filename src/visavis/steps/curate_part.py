@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from visavis.data.config import DECIDING
 from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
 from visavis.steps.list_clips import part_file
-
-SECTION = ("curate", "pack.faces")
 
 
 def curate_part(
@@ -36,4 +35,6 @@ def curate_part(
         )
         return StepResult({"in": len(listing), "kept": len(listing), "dropped": {}})
 
-    return run_step(f"curate_part_{part}", body, recipe, context, {}, output, SECTION, listing.digest)
+    return run_step(
+        f"curate_part_{part}", body, recipe, context, {}, output, (*DECIDING, "pack.faces"), listing.digest
+    )

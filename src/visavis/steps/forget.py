@@ -12,6 +12,7 @@ from pathlib import Path
 from visavis.data.funnel import LABELS
 from visavis.data.published.dataset import DATASET_NAME, read_dataset
 from visavis.data.published.forget import Contained, Target, contained, find_target, write_without
+from visavis.files import sha256_bytes
 from visavis.registry.forgetting import mark, versions_made_of
 from visavis.registry.versions import Version
 from visavis.steps.contracts import Manifest
@@ -119,7 +120,8 @@ def forget(
     if held.shards and (data / DATASET_NAME).is_file():
         traces.add(str(read_dataset(data)["digest"]))
     versions = versions_made_of(traces, tracking_uri=tracking_uri) if tracking_uri else None
-    beside = data.with_name(f"{data.name}-without-{target.name[:8]}")
+    short = sha256_bytes(target.name.encode())[:8] if target.kind == "source" else target.name[:8]
+    beside = data.with_name(f"{data.name}-without-{short}")
     place = None if target.kind == "forgotten" else out or beside
     if apply:
         if place is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from visavis.files import sha256_file
+from visavis.packs import load_pack
 from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
 
 
@@ -16,7 +17,9 @@ def make_full_body(
 ) -> Manifest:
     """Runs the step; see `visavis.steps`. Without `full_body.enabled` its result is empty."""
     values = json.loads(recipe)
-    section = ["full_body", "conversations.prompts", "curate", "pack.faces"]
+    section = ["full_body", "conversations.prompts", "pack.faces"]
+    if load_pack(values["pack"]).has("personaliser"):
+        section.append("pack.personaliser")
     if not values["full_body"]["enabled"]:
         section = ["full_body.enabled"]
         inputs = {}

@@ -1,6 +1,7 @@
 """Curation of what is no plain folder: buckets with faults, long videos, and items that were forgotten."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from test_scenes import STARTS, write_film
 
 from visavis.data.config import BucketConfig, CurateConfig
 from visavis.data.curation.clips import DOWNLOADS, curate
+from visavis.data.intake.listing import list_items
 from visavis.data.ledger import read_ledger
-from visavis.files import read_jsonl, sha256_file
+from visavis.files import read_jsonl, sha256_file, write_jsonl
 
 LIMITS = BucketConfig(attempts=2, connect_timeout_s=2, read_timeout_s=1)
 CONFIG = CurateConfig(workers=0, buckets=LIMITS)
@@ -77,3 +79,34 @@ def test_what_was_forgotten_does_not_come_back(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["pictures"]["dropped"] == {"forgotten": 1}
     assert not any(path.name.startswith(unwanted[0]) for path in (tmp_path / "out").rglob("*"))
+
+
+def test_neither_copy_nor_near_copy_of_what_was_forgotten_comes_in_its_place(tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    one, two = HUES[0]
+    write_clip(folder / "a.mp4", [Disc(one, 60), Disc(two, 125)])
+    shutil.copy(folder / "a.mp4", folder / "b_copy.mp4")
+    write_clip(folder / "c_near.mp4", [Disc(one, 61, 61), Disc(two, 126, 61)], crf=26)
+    config = CurateConfig(workers=0, forgotten=(sha256_file(folder / "a.mp4"),))
+    counts = curate(folder, tmp_path / "out", config, DiscFaces())
+    assert counts == {"in": 3, "kept": 0, "dropped": {"duplicate": 1, "forgotten": 1, "near_duplicate": 1}}
+    assert not (tmp_path / "out" / "frames").exists() or not any(
+        path.name.startswith(config.forgotten[0]) for path in (tmp_path / "out" / "frames").iterdir()
+    )
+
+
+def test_a_forgotten_film_is_not_opened_whatever_its_scenes_are(tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "film.mp4")
+    for seconds in (3.0, 6.0):
+        config = CurateConfig(workers=0, split_over_seconds=seconds, forgotten=("film.mp4",))
+        counts = curate(tmp_path / "films", tmp_path / f"out{seconds}", config, DiscFaces())
+        assert set(counts["dropped"]) == {"forgotten"} and counts["kept"] == 0
+
+
+def test_a_name_that_no_file_can_have_is_listed_and_dropped(tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    write_clip(folder / "a.mp4", [Disc("red", 60), Disc("green", 125)])
+    write_jsonl(folder / "clips.jsonl", [{"file": "a.mp4"}, {"file": "x" * 300 + ".mp4"}])
+    assert len(list_items(folder).hashed()) == 2
+    counts = curate(folder, tmp_path / "out", CONFIG, DiscFaces())
+    assert counts["kept"] == 1 and counts["in"] == 2

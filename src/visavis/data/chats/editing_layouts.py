@@ -134,7 +134,7 @@ def _from_sessions(path: Path, place: Path) -> Iterator[EditChat]:
         yield EditChat((place / path.name).as_posix(), path.name, (), "damaged_annotation")
         return
     for number, session in content.items():
-        key, folder = (place / number).as_posix(), path.parent / "images" / number
+        key, folder = (place / number).as_posix(), path.parent / "images"
         if not isinstance(session, list) or not all(isinstance(turn, dict) for turn in session):
             yield EditChat(key, number, (), "damaged_annotation")
             continue
@@ -145,7 +145,9 @@ def _from_sessions(path: Path, place: Path) -> Iterator[EditChat]:
             continue
         turns = (
             EditTurn(
-                str(turn.get("instruction") or ""), _found([folder], entering), _found([folder], leaving)
+                str(turn.get("instruction") or ""),
+                _found([folder], entering and f"{number}/{entering}"),
+                _found([folder], leaving and f"{number}/{leaving}"),
             )
             for turn, (entering, leaving) in zip(session, names, strict=True)
         )

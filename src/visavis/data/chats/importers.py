@@ -28,7 +28,7 @@ from visavis.data.published.release import publish
 from visavis.data.published.shards import Sample, Turn, write_shards
 from visavis.data.split import SPLITS, assign_splits
 from visavis.errors import VisavisError
-from visavis.files import sha256_bytes, write_atomic, write_json, write_jsonl
+from visavis.files import atomic_dir, sha256_bytes, write_atomic, write_json, write_jsonl
 
 STEP = "import_editing"
 SET = "editing"
@@ -88,15 +88,27 @@ def import_editing(
     """
     if layout not in LAYOUTS:
         raise VisavisError(f"layout is {layout!r}", fix=f"use one of {', '.join(LAYOUTS)}")
+    with atomic_dir(out) as folder:
+        return _imported(layout, source, folder, config, pictures or PictureConfig(), licence, progress)
+
+
+def _imported(
+    layout: str,
+    source: Path,
+    out: Path,
+    config: ConversationConfig,
+    pictures: PictureConfig,
+    licence: str | None,
+    progress: Progress | None,
+) -> dict[str, Any]:
     work = out / _WORK
-    shutil.rmtree(work, ignore_errors=True)
     ledger, chats = Ledger(STEP), list[_Chat]()
     names: dict[str, str] = {}
     for given in LAYOUTS[layout](source):
         item = sha256_bytes(f"{layout}:{given.key}".encode("utf-8", "surrogateescape"))
         names[item] = given.key
         try:
-            chats.append(_read(item, given, work, pictures or PictureConfig()))
+            chats.append(_read(item, given, work, pictures))
         except _Unusable as reason:
             ledger.drop(item, str(reason), chat=given.key)
     bonds = {chat.item: [chat.source_id, *(path.stem for path in chat.images)] for chat in chats}

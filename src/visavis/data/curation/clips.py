@@ -12,13 +12,13 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from visavis.data.config import CurateConfig
+from visavis.data.config import OPERATING, CurateConfig
 from visavis.data.crops import read_png
 from visavis.data.curation.judge import DOWNLOADS, FRAMES, Judge, ThumbnailQuota, write_thumbnail
 from visavis.data.curation.people import FaceFinder, NearDuplicates, Progress, unopened_id
@@ -28,7 +28,7 @@ from visavis.data.intake.scenes import split_sources
 from visavis.data.intake.sources import Source
 from visavis.data.journal import Journal, JournalRows
 from visavis.data.ledger import Ledger
-from visavis.files import write_atomic, write_json, write_jsonl
+from visavis.files import sha256_bytes, write_atomic, write_json, write_jsonl
 
 STEP = "curate_clips"
 JOURNAL, ITEMS = "journal.jsonl", "items.jsonl"
@@ -78,9 +78,11 @@ def curate_part(
     Raises:
         VisavisError: If `out` holds other work.
     """
+    refs = "\n".join(item.ref for item in (*part.clips, *part.pictures))
     fingerprint = {
-        "config": config.model_dump(mode="json", exclude={"workers", "timeout_s", "memory_mb", "part_items"}),
+        "config": config.model_dump(mode="json", exclude=set(OPERATING)),
         "items": len(part),
+        "names": sha256_bytes(refs.encode("utf-8", "surrogateescape")),
     }
     downloads = out / DOWNLOADS
     try:
@@ -125,25 +127,27 @@ def merge(parts: Sequence[Path], out: Path, config: CurateConfig) -> dict[str, A
         config: Limits.
     """
     clips, pictures = Ledger(STEP), Ledger(f"{STEP}/pictures")
-    with ExitStack() as stack:
-        opened = [
-            (Listing.load(folder / ITEMS), folder, stack.enter_context(JournalRows(folder / JOURNAL)))
-            for folder in parts
-        ]
-        of_clips = ((folder, rows[item.ref]) for part, folder, rows in opened for item in part.clips)
-        write_jsonl(out / "pairs.jsonl", _Merger(out, config, clips).pairs(of_clips))
-        of_pictures = (
-            (folder, item, rows[item.ref]) for part, folder, rows in opened for item in part.pictures
-        )
-        write_jsonl(out / "pictures.jsonl", _merged_pictures(of_pictures, out, pictures))
+    listed = [(Listing.load(folder / ITEMS), folder) for folder in parts]
+    write_jsonl(out / "pairs.jsonl", _Merger(out, config, clips).pairs(_values(listed, "clips")))
+    write_jsonl(out / "pictures.jsonl", _merged_pictures(_values(listed, "pictures"), out, pictures))
     counts = {
-        "clips": _close(clips, out / "ledger.jsonl", sum(len(part.clips) for part, *_ in opened)),
+        "clips": _close(clips, out / "ledger.jsonl", sum(len(part.clips) for part, _ in listed)),
         "pictures": _close(
-            pictures, out / "pictures_ledger.jsonl", sum(len(part.pictures) for part, *_ in opened)
+            pictures, out / "pictures_ledger.jsonl", sum(len(part.pictures) for part, _ in listed)
         ),
     }
     write_json(out / "summary.json", counts)
     return counts["clips"]
+
+
+def _values(
+    listed: Iterable[tuple[Listing, Path]], kind: Literal["clips", "pictures"]
+) -> Iterator[tuple[Path, Source, dict[str, Any]]]:
+    """Yields folder, item and journal value of all items, with one journal open at a time."""
+    for part, folder in listed:
+        with JournalRows(folder / JOURNAL) as rows:
+            for item in getattr(part, kind):
+                yield folder, item, rows[item.ref]
 
 
 class _Merger:
@@ -156,13 +160,13 @@ class _Merger:
         self._quota = ThumbnailQuota(config.dropped_thumbnails)
         self._near = NearDuplicates(config.duplicate_picture, config.duplicate_people)
 
-    def pairs(self, values: Iterable[tuple[Path, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    def pairs(self, values: Iterable[tuple[Path, Source, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         """Fills the ledger and yields the rows of `pairs.jsonl`.
 
         Args:
-            values: Folder of its part and journal value of every clip.
+            values: Folder of its part, item and journal value of every clip.
         """
-        for folder, value in values:
+        for folder, _, value in values:
             name = value["name"]
             self._uses[name] += 1
             # The same bytes under another name are another item of the ledger, but never another sample.
@@ -175,6 +179,9 @@ class _Merger:
                 self._reasons[name] = value["reason"]
             if value["status"] == "dropped":
                 self._drop(folder, item_id, value)
+            elif value["status"] == "forgotten":
+                self._near.add(item_id, *_likeness(value))
+                self.ledger.drop(item_id, "forgotten", source_uri=value["detail"]["source_uri"])
             elif self._keep(folder, item_id, value):
                 yield {"clip_id": item_id, **value["pair"]}
 
@@ -188,9 +195,7 @@ class _Merger:
 
     def _keep(self, folder: Path, item_id: str, value: dict[str, Any]) -> bool:
         pair = value["pair"]
-        tiny = np.frombuffer(base64.b64decode(value["tiny"]), np.uint8)
-        tiny = tiny.reshape(NearDuplicates.side, NearDuplicates.side, 3)
-        embeddings = np.array([person["embedding"] for person in pair["people"]], np.float64)
+        tiny, embeddings = _likeness(value)
         files = [pair[name] for name in FRAMES]
         if twin := self._near.find(tiny, embeddings):
             detail = {"of": twin[0], "picture_sim": twin[1]}
@@ -225,6 +230,16 @@ class _Merger:
                 detail["thumbnail"] = thumbnail
         self._quota.count(reason)
         self.ledger.drop(item_id, reason, **detail)
+
+
+def _likeness(value: dict[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Returns what near-duplicates are known by: a tiny picture [12, 12, 3] and both embeddings [2, d]."""
+    tiny = np.frombuffer(base64.b64decode(value["tiny"]), np.uint8)
+    people = value["pair"]["people"]
+    return (
+        tiny.reshape(NearDuplicates.side, NearDuplicates.side, 3),
+        np.array([person["embedding"] for person in people], np.float64),
+    )
 
 
 def _merged_pictures(

@@ -53,9 +53,9 @@ class Judge:
     def clips(self, sources: Sequence[Source]) -> Iterator[dict[str, Any]]:
         """Yields the journal value of each clip, in order.
 
-        A value has `status` (`kept`, `dropped`, or `same`: its bytes were judged before), `reason`, `detail`,
-        `digest` (None if the bytes could not be read), `decoded`, and for a pair `pair` and `tiny` (a
-        thumbnail of 12 × 12 px, base64).
+        A value has `name` (the item's id, or a stand-in if its bytes could not be read), `status` (`kept`, `dropped`,
+        `forgotten`, or `same`: its bytes were judged before), `reason`, `decoded`, `detail`, and for two people
+        `pair` and `tiny` (a thumbnail of 12 × 12 px, base64).
         """
         waiting = [item for item in sources if not refusal(item, self.config)]
         download_s = self.config.buckets.download_timeout_s if any(item.remote for item in waiting) else 0.0
@@ -86,8 +86,6 @@ class Judge:
             return self._value(item, None, reason, {"message": outcome.message})
         clip: Clip | Rejected = outcome.value
         digest = clip.sha256 and item_id(clip.sha256, item.span)
-        if {clip.sha256, digest}.intersection(self.config.forgotten):
-            return self._value(item, digest, "forgotten")
         if isinstance(clip, Rejected):
             return self._dropped(item, digest, clip.reason, clip.detail, clip.frames)
         assert digest is not None
@@ -113,8 +111,11 @@ class Judge:
             cut(frame, square) for frame, square in zip((clip.first, clip.last), squares, strict=True)
         ]
         names = {name: f"frames/{digest}-{name}.png" for name in FRAMES}
+        # Whoever was forgotten leaves no picture, only what a near-duplicate is known by.
+        forgotten = not {clip.sha256, digest}.isdisjoint(self.config.forgotten)
         for name, picture in zip(FRAMES, pictures, strict=True):
-            write_png(self.out / names[name], picture)
+            if not forgotten:
+                write_png(self.out / names[name], picture)
         row = {
             "source_uri": item.uri,
             "licence": item.licence,
@@ -130,7 +131,7 @@ class Judge:
         }
         tiny = base64.b64encode(NearDuplicates.thumbnail(pictures[0]).tobytes()).decode()
         value = self._value(item, digest, None, pair.detail)
-        return {**value, "status": "kept", "pair": row, "tiny": tiny}
+        return {**value, "status": "forgotten" if forgotten else "kept", "pair": row, "tiny": tiny}
 
     def _dropped(
         self, item: Source, digest: str | None, reason: str, detail: dict[str, Any], frames: Sequence[Picture]

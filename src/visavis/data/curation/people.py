@@ -192,9 +192,8 @@ class NearDuplicates:
         """Returns name and picture similarity of the most similar earlier pair, if it is a near-duplicate."""
         count = len(self._names)
         cosines = self._pictures[:count] @ self._vector(thumbnail)
-        for index in np.argsort(-cosines, kind="stable"):
-            if cosines[index] < self.picture_threshold:
-                return None
+        alike = np.flatnonzero(cosines >= self.picture_threshold)
+        for index in alike[np.argsort(-cosines[alike], kind="stable")]:
             if float((self._people[index] * people).sum(1).min()) >= self.people_threshold:
                 return self._names[index], round(float(cosines[index]), 4)
         return None

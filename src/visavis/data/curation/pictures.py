@@ -63,7 +63,7 @@ def curate_picture(
     except (OSError, ValueError):
         return dropped(by_name, "unreadable")
     item_id = sha256_bytes(data)
-    if item_id in config.forgotten:
+    if not {item_id, source.ref, source.uri}.isdisjoint(config.forgotten):
         return dropped(by_name, "forgotten")
     name = f"pictures/{item_id}.png"
     if item_id in stored:
@@ -73,7 +73,7 @@ def curate_picture(
         image = _load(data, config.max_pixels)
     except UnidentifiedImageError:
         return dropped(by_name, "not_a_picture")
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except Exception:  # every format has its own ways to be broken
         return dropped(by_name, "damaged")
     if image is None:
         return dropped(by_name, "too_large")

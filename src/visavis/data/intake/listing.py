@@ -34,17 +34,12 @@ class Listing:
     def parts(self, size: int) -> list[Listing]:
         """Divides the items into parts of at most `size`; all of them in order are this listing again.
 
-        An empty listing has one empty part.
+        Clips and pictures are in different parts, so that a new clip at the end leaves all others as they were. An
+        empty listing has one empty part.
         """
-        count = len(self.clips)
-        return [
-            Listing(
-                self.clips[start : start + size],
-                self.pictures[max(start - count, 0) : max(start + size - count, 0)],
-                self.contents,
-            )
-            for start in range(0, len(self), size) or range(1)
-        ]
+        clips = [Listing(items, [], self.contents) for items in _divided(self.clips, size)]
+        pictures = [Listing([], items, self.contents) for items in _divided(self.pictures, size)]
+        return [*clips, *pictures] or [Listing([], [], self.contents)]
 
     def hashed(self) -> Listing:
         """Returns the listing with the hash of every file."""
@@ -101,7 +96,14 @@ def list_items(source: str | Path, limits: BucketConfig | None = None) -> Listin
     return Listing(list_clips(source, limits), list_pictures(source, limits))
 
 
+def _divided(items: Sequence[Source], size: int) -> list[Sequence[Source]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
 def _content(item: Source) -> str:
     if item.remote is not None:
         return item.etag or ""
-    return sha256_file(item.path) if item.path is not None and item.path.is_file() else ""
+    try:
+        return sha256_file(item.path) if item.path is not None and item.path.is_file() else ""
+    except OSError:
+        return ""  # whoever tries to open it finds out why, and that is its row in the ledger

@@ -130,6 +130,8 @@ def refusal(item: Source, config: CurateConfig) -> str | None:
         return item.problem
     if item.consent is False or (config.require_consent and item.consent is None):
         return "no_consent"
+    if not {item.ref, item.uri, item.recording}.isdisjoint(config.forgotten):
+        return "forgotten"
     if config.licences is not None and item.licence not in config.licences:
         return "licence_refused"
     return None

@@ -79,7 +79,7 @@ def find_target(data: Path, asked: str) -> Target:
         return Target(asked, "person", tuple(people[asked]))
     kinds = _kinds(data)
     origins = read_origins(data)
-    items = sorted(row["item"] for row in origins if row["source_uri"] == asked)
+    items = sorted(row["item"] for row in origins if asked in _sources(row))
     if len(items) > 1:  # such as the scenes of one video
         return Target(asked, "source", tuple(items))
     items = items or _beginning_with(asked, kinds)
@@ -94,6 +94,12 @@ def find_target(data: Path, asked: str) -> Target:
         sources = [str(row["source_uri"]) for row in origins]
         raise _unknown(data, asked, [*people, *kinds, *sources])
     return Target(items[0], kinds[items[0]], (items[0],))
+
+
+def _sources(row: Mapping[str, Any]) -> set[str]:
+    """Returns what a source is asked for by: its address, the film of a scene, the recording."""
+    uri = str(row["source_uri"])
+    return {uri, uri.rpartition("#t=")[0] or uri, str(row["recording"] or uri)}
 
 
 def _people(data: Path) -> dict[str, list[str]]:

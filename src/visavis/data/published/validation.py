@@ -15,7 +15,7 @@ from PIL import Image
 
 from visavis.data.published.balance import Balance
 from visavis.data.published.dataset import DATASET_NAME, counts_of, index_columns, read_dataset, verify
-from visavis.data.published.origins import read_origins
+from visavis.data.published.origins import ORIGINS_NAME, read_origins
 from visavis.data.published.schema import schema_faults
 from visavis.data.published.shards import COLUMNS, read_groups, read_index
 from visavis.errors import VisavisError
@@ -120,7 +120,7 @@ def validate(folder: Path) -> Report:
     """Judges a data set; a broken part of it is a finding, never the end.
 
     Args:
-        folder: Folder with `index.parquet` and shards; nothing else is read, no truth and no earlier step.
+        folder: Folder with `index.parquet` and shards; nothing outside of it is read, no truth and no earlier step.
 
     Raises:
         VisavisError: If there is no such folder.
@@ -144,7 +144,14 @@ class _Judge:
         self.items_of: dict[str, set[str]] = defaultdict(set)
         self.contents: dict[str, str] = {}
         self.uses = 0
-        self.recordings = {row["item"]: row["recording"] for row in read_origins(folder) if row["recording"]}
+        self.recordings = self._recordings()
+
+    def _recordings(self) -> dict[str, str]:
+        try:
+            return {row["item"]: row["recording"] for row in read_origins(self.folder) if row["recording"]}
+        except (ValueError, KeyError, TypeError, OSError):
+            self._found("files", f"{ORIGINS_NAME} cannot be read")
+            return {}
 
     def report(self) -> Report:
         rows = self._index()
