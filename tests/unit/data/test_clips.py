@@ -249,7 +249,8 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path: Path) -> None:
 
 def test_rendered_clips_end_as_their_kind_says(tmp_path: Path) -> None:
     """What can be told without faces, on clips of the storybook world: broken files and cuts."""
-    clips = pytest.importorskip("visavis.storybook.clips")
+    from visavis.storybook import clips
+
     shares = {"pair": 0.4, "cut": 0.3, "truncated": 0.2, "not_video": 0.1}
     clips.render_clips(tmp_path / "source", 10, seed=5, shares=shares, count_pictures=0)
     curate(tmp_path / "source", tmp_path / "out", CONFIG, DiscFaces())

@@ -99,7 +99,8 @@ def test_verify_names_each_file_that_is_not_as_it_was(damaged: Path, tmp_path: P
 
 
 def test_hugging_face_datasets_reads_shards_and_index(built: Path, tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     features = datasets.Features.from_dict(json.loads((built / "dataset.json").read_text())["features"])
     cache = str(tmp_path / "cache")
     files = {split: str(built / f"{split}-*.tar") for split in ("train", "val", "test")}
@@ -120,7 +121,8 @@ def test_hugging_face_datasets_reads_shards_and_index(built: Path, tmp_path: Pat
 
 
 def test_hugging_face_datasets_reads_the_folder_by_its_readme(built: Path, tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     loaded = datasets.load_dataset(str(built), cache_dir=str(tmp_path))
     assert {name: len(rows) for name, rows in loaded.items()} == read_dataset(built)["counts"]["splits"]
     assert (built / "README.md").read_text().endswith((built / "card.md").read_text())

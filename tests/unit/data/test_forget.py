@@ -201,6 +201,10 @@ def test_an_imported_set_can_forget_too(tmp_path: Path) -> None:
     assert (report.target.kind, report.held.sets) == ("picture", {"editing": 1})
     assert validate(tmp_path / "b").passed and len(read_index(tmp_path / "b")) == 7
     assert sum(read_json(tmp_path / "b" / "summary.json")["clips"].values()) == 7
+    assert read_json(tmp_path / "b" / "funnel.json")[-1]["kept"] == 7
+    rows = read_ledger(tmp_path / "b" / "ledger.jsonl")
+    assert [row.reason for row in rows].count("forgotten") == 1 and len(rows) == 8
+    assert source not in (tmp_path / "b" / "ledger.jsonl").read_text()
 
 
 def test_the_unknown_is_an_error_with_the_nearest(data: Path) -> None:

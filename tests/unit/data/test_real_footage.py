@@ -1,7 +1,6 @@
 """Curation of real people on real video, with a real detector and embedder: what is found and what is dropped."""
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 from real_world import (
     LEFT,
-    NEEDED,
     RIGHT,
     DlibFaces,
     Picture,
@@ -28,10 +26,6 @@ from visavis.data.crops import read_png
 from visavis.data.curation.clips import curate
 from visavis.data.ledger import read_ledger
 from visavis.files import read_jsonl
-
-pytestmark = pytest.mark.skipif(
-    any(find_spec(package) is None for package in NEEDED), reason=f"needs {', '.join(NEEDED)}"
-)
 
 # dlib calls two faces one person below a distance of 0.6 between raw embeddings of length 1.45 or so, which is a
 # cosine of 0.91: all its cosines are high. Here the same people reach 0.98 and others at most 0.93.

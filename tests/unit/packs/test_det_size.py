@@ -27,7 +27,7 @@ def test_a_size_that_could_vary_is_an_error(size: object) -> None:
 
 
 def test_a_detector_of_another_fixed_size_is_an_error(tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
+    import onnx
 
     part = load_pack("storybook").part("faces")
     folder = tmp_path / "models" / "fixed"

@@ -119,7 +119,8 @@ def _imported(
         if home is None:
             ledger.drop(chat.item, "source_in_two_splits", chat=names[chat.item])
         else:
-            ledger.keep(chat.item, chat=names[chat.item], split=home, turns=len(chat.instructions))
+            turns = len(chat.instructions)
+            ledger.keep(chat.item, chat=names[chat.item], picture=chat.source, split=home, turns=turns)
             samples.append(_sample(chat, home, layout, config))
     write_shards(samples, out, config, progress)
     shutil.rmtree(work, ignore_errors=True)

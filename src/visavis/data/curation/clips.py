@@ -87,7 +87,7 @@ def curate_part(
     downloads = out / DOWNLOADS
     try:
         with Journal(out / JOURNAL, fingerprint) as journal:
-            part = _by_scene(part, out, config)
+            part = _by_scene(part, out, config, progress)
             done = sum(item.ref in journal for item in part.clips)
             judge = Judge(out, config, faces, (journal.rows[item.ref] for item in part.clips[:done]))
             for item, value in zip(part.clips[done:], judge.clips(part.clips[done:]), strict=True):
@@ -108,12 +108,12 @@ def curate_part(
         shutil.rmtree(downloads, ignore_errors=True)
 
 
-def _by_scene(part: Listing, out: Path, config: CurateConfig) -> Listing:
+def _by_scene(part: Listing, out: Path, config: CurateConfig, progress: Progress | None) -> Listing:
     """Returns the part with long videos divided into scenes, from `items.jsonl` if that was done before."""
     path = out / ITEMS
     if config.split_over_seconds is not None and path.is_file():
         return Listing.load(path)
-    divided = Listing(split_sources(part.clips, out / DOWNLOADS, config), part.pictures)
+    divided = Listing(split_sources(part.clips, out / DOWNLOADS, config, progress), part.pictures)
     divided.save(path)
     return divided
 

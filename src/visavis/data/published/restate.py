@@ -29,8 +29,10 @@ def restate(before: Path, after: Path, gone: Set[str]) -> None:
         gone: Ids of the items.
     """
     rows = read_jsonl(before / "ledger.jsonl")
-    lost = {row["item_id"] for row in rows if row["item_id"] in gone and row["status"] == "kept"}
-    ledger = [_forgotten(row) if row["item_id"] in gone else row for row in rows]
+    # An imported chat has a row of its own, which names the picture that it begins with.
+    taken = [not gone.isdisjoint((row["item_id"], row["detail"].get("picture"))) for row in rows]
+    lost = {row["item_id"] for row, out in zip(rows, taken, strict=True) if out and row["status"] == "kept"}
+    ledger = [_forgotten(row) if out else row for row, out in zip(rows, taken, strict=True)]
     write_jsonl(after / "ledger.jsonl", ledger)
     funnel = read_json(before / "funnel.json")
     if funnel and funnel[-1]["step"] == "build_conversations":  # it counts the clips that became chats
