@@ -160,7 +160,7 @@ def results_with(items: Sequence[str], store: Path) -> dict[str, tuple[str, str]
         if manifest.step == _BUILD:
             if contained(folder, items).shards:
                 found[manifest.key] = (manifest.step, _digest(folder))
-        elif manifest.step.startswith(("curate_", *LABELS)):
+        elif manifest.step.startswith(("list_clips", "curate_", *LABELS)):
             if _names(folder, items):
                 found[manifest.key] = (manifest.step, "")
         else:
