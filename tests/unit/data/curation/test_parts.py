@@ -114,7 +114,7 @@ def test_a_worker_killed_in_the_middle_of_a_part_goes_on_without_doing_anything_
         "curate(Path(sys.argv[1]), Path(sys.argv[2]), CurateConfig(workers=0, dropped_thumbnails=2),\n"
         "       DiscFaces(), lambda done, total: time.sleep(0.2))\n"
     )
-    command = [sys.executable, "-c", code, str(source), str(out), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", code, str(source), str(out), str(Path(__file__).parents[1])]
     worker = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     journal = out / JOURNAL
     deadline = time.monotonic() + 120

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from disc_dataset import STEPS, make_dataset
-from test_importers import session, write_tables
+from editing_world import session, write_tables
 from typer import Typer
 from typer.testing import CliRunner
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import cv2
 from disc_world import Disc, DiscFaces, backdrop, write_clip
+from film_world import STARTS, write_film
 from s3_server import BUCKET, FaultyProxy
-from test_scenes import STARTS, write_film
 
 from visavis.data.config import BucketConfig, CurateConfig
 from visavis.data.curation.clips import DOWNLOADS, curate

@@ -7,7 +7,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from disc_world import FPS, HEIGHT, WIDTH, Disc, backdrop, discs_in, paint
+from disc_world import FPS, discs_in
+from film_world import SCENES, STARTS, write_film
 from s3_server import BUCKET, FaultyProxy
 
 from visavis.data.config import BucketConfig, CurateConfig
@@ -16,27 +17,6 @@ from visavis.data.intake.sources import Source, list_clips
 from visavis.data.video.decode import Clip, DecodeJob, read_clip
 
 CONFIG = CurateConfig(workers=0, split_over_seconds=3, buckets=BucketConfig(attempts=1, read_timeout_s=2))
-# Frames and shade of each scene of a film, and the people in it.
-SCENES = [
-    (36, 60, [Disc("red", 60), Disc("green", 125)]),
-    (3, 220, [Disc("blue", 90)]),
-    (60, 120, [Disc("yellow", 60), Disc("pink", 125)]),
-    (24, 240, [Disc("cyan", 60), Disc("red", 125)]),
-]
-STARTS = np.cumsum([0, *(frames for frames, _, _ in SCENES)]) / FPS
-
-
-def write_film(path: Path, scenes: list[tuple[int, int, list[Disc]]] = SCENES, **options: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"crf": "18", "threads": "1"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for frames, shade, discs in scenes:
-            image = paint(discs, backdrop(shade, seed=shade))
-            for _ in range(frames):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture(scope="module")
