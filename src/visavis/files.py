@@ -74,6 +74,21 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines() if line]
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Gives a file a second place: a second name of the same bytes where the disk allows it, else a copy.
+
+    A file that is there is replaced; a place that is its own stays as it is.
+    """
+    if source == target:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 @contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
     """Yields a temporary sibling folder that becomes `path` when the block ends without an error.

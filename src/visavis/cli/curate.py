@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from visavis.errors import VisavisError
-from visavis.files import atomic_dir
+from visavis.files import atomic_dir, link_or_copy
 
 
 def curate(
@@ -37,6 +35,7 @@ def curate(
     `visavis curate --source s3://bucket/clips --out data curate.require_consent=true`
     """
     from visavis.cli.summary import show
+    from visavis.data.published.dataset import check_place
     from visavis.launch import run_local
     from visavis.packs import load_pack
     from visavis.recipes import apply_overrides, edit, recipe_named
@@ -45,7 +44,7 @@ def curate(
     console = Console(highlight=False)
     resolved = edit(apply_overrides(recipe_named(recipe), overrides or []), {"clips.source": source})
     load_pack(resolved.pack).verify()
-    check_free(out)
+    check_place(out)
     result = run_local(resolved, runs=runs, console=console, pipeline="curate")
     built = read_manifests(result.run_dir)["build_conversations"]
     _hand_over(built.folder, out, list(built.files))
@@ -54,26 +53,14 @@ def curate(
     console.print(f"  {'to look through it':<24} {out / 'viewer.html'}", soft_wrap=True)
 
 
-def check_free(out: Path) -> None:
-    """Refuses to replace a folder that is not a data set of ours."""
-    from visavis.data.published.dataset import DATASET_NAME
-
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / DATASET_NAME).is_file())):
-        raise VisavisError(
-            f"--out is {out}, which holds something else than a data set",
-            fix="name a folder that does not exist yet, or is empty",
-        )
-
-
 def _hand_over(built: Path, out: Path, files: list[str]) -> None:
     """Gives the data set a second place; shards share their bytes where the disk allows it."""
     with atomic_dir(out) as folder:
         for name in files:
             target = folder / name
+            if target.suffix == ".tar":
+                link_or_copy(built / name, target)
+                continue
+            # What people may edit in place must not change the store.
             target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                if target.suffix != ".tar":  # what people may edit in place must not change the store
-                    raise OSError
-                os.link(built / name, target)
-            except OSError:
-                shutil.copyfile(built / name, target)
+            shutil.copyfile(built / name, target)

@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from visavis.cli.curate import check_free
 from visavis.errors import VisavisError
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
@@ -56,11 +55,12 @@ def import_(
     from rich.progress import Progress
 
     from visavis.data.chats.importers import import_editing
+    from visavis.data.published.dataset import check_place
     from visavis.recipes import recipe_named
 
     if not source.is_dir():
         raise VisavisError(f"SOURCE is {source}, which is not a folder", fix="give the folder of the set")
-    check_free(out)
+    check_place(out)
     console = Console(highlight=False)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("importing")

@@ -17,25 +17,26 @@ def make_full_body(
 ) -> Manifest:
     """Runs the step; see `visavis.steps`. Without `full_body.enabled` its result is empty."""
     values = json.loads(recipe)
+    if not values["full_body"]["enabled"]:
+        return run_step("make_full_body", _nothing, recipe, context, {}, output, ("full_body.enabled",))
     section = ["full_body", "conversations.prompts", "pack.faces"]
     if load_pack(values["pack"]).has("personaliser"):
         section.append("pack.personaliser")
-    if not values["full_body"]["enabled"]:
-        section = ["full_body.enabled"]
-        inputs = {}
 
     def painter() -> str:
         """Returns what the pictures depend on outside of recipe and inputs: the model version that paints them."""
         folder = values["full_body"]["model"]
-        files = sorted(Path(folder).rglob("*")) if folder and values["full_body"]["enabled"] else []
+        files = sorted(Path(folder).rglob("*")) if folder else []
         return "\n".join(sha256_file(path) for path in files if path.is_file())
 
     return run_step("make_full_body", _body, recipe, context, inputs, output, section, painter)
 
 
+def _nothing(job: StepJob) -> StepResult:
+    return StepResult({"in": 0, "kept": 0, "dropped": {}})
+
+
 def _body(job: StepJob) -> StepResult:
-    if not job.recipe.full_body.enabled:
-        return StepResult({"in": 0, "kept": 0, "dropped": {}})
     from visavis.chat.personalisers import load_personaliser
     from visavis.data.chats.full_body import full_body
     from visavis.packs.face_parts import load_faces

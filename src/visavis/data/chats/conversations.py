@@ -30,7 +30,7 @@ from visavis.data.published.release import publish
 from visavis.data.published.shards import Sample, write_shards
 from visavis.data.split import SPLITS
 from visavis.errors import VisavisError
-from visavis.files import read_jsonl, write_atomic, write_json
+from visavis.files import read_jsonl, write_json
 
 STEP = "build_conversations"
 SETS = ("natural", "reconstruct", "inpaint", "pair", "rounds", "history")
@@ -78,11 +78,7 @@ def build(
     who = find_identities(pairs, pictures, config)
     samples, ledger = _all_samples(folders, pairs, pictures, who, config)
     rows = write_shards(samples, out, config, progress)
-    if pairs:
-        counts = ledger.close(out / "ledger.jsonl", len(pairs))
-    else:
-        write_atomic(out / "ledger.jsonl", "")
-        counts = ledger.counts()
+    counts = ledger.close(out / "ledger.jsonl", len(pairs))
     steps = funnel({**folders.ledgers(), STEP: out / "ledger.jsonl"})
     write_json(out / "funnel.json", steps)
     write_json(out / "splits.json", {"people": who.by_person(), "items": who.split})

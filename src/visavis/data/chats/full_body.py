@@ -20,7 +20,7 @@ from visavis.data.describing.naming import clip_rng
 from visavis.data.journal import Journal
 from visavis.data.ledger import Ledger
 from visavis.errors import VisavisError
-from visavis.files import read_jsonl, sha256_file, write_atomic, write_json, write_jsonl
+from visavis.files import read_jsonl, sha256_file, write_json, write_jsonl
 
 STEP = "full_body"
 ROWS_NAME = "full_body.jsonl"
@@ -171,11 +171,7 @@ def _close(out: Path, items: list[str], journal: Journal) -> dict[str, Any]:
         else:
             ledger.drop(item, value["reason"], **value["detail"])
     write_jsonl(out / ROWS_NAME, kept)
-    if items:
-        counts = ledger.close(out / "ledger.jsonl", len(items))
-    else:
-        write_atomic(out / "ledger.jsonl", "")
-        counts = ledger.counts()
+    counts = ledger.close(out / "ledger.jsonl", len(items))
     share = round(len(kept) / painted, 4) if painted else None
     write_json(out / "summary.json", {"counts": counts, "painted": painted, "kept_share": share})
     return counts

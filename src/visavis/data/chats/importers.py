@@ -28,7 +28,7 @@ from visavis.data.published.release import publish
 from visavis.data.published.shards import Sample, Turn, write_shards
 from visavis.data.split import SPLITS, assign_splits
 from visavis.errors import VisavisError
-from visavis.files import atomic_dir, sha256_bytes, write_atomic, write_json, write_jsonl
+from visavis.files import atomic_dir, sha256_bytes, write_json, write_jsonl
 
 STEP = "import_editing"
 SET = "editing"
@@ -124,11 +124,7 @@ def _imported(
             samples.append(_sample(chat, home, layout, config))
     write_shards(samples, out, config, progress)
     shutil.rmtree(work, ignore_errors=True)
-    if ledger.rows:
-        counts = ledger.close(out / "ledger.jsonl", len(names))
-    else:
-        write_atomic(out / "ledger.jsonl", "")
-        counts = ledger.counts()
+    counts = ledger.close(out / "ledger.jsonl", len(names))
     _write_facts(out, [chat for chat in chats if split[chat.item]], samples, counts, licence)
     publish(out, config, {STEP: out / "ledger.jsonl"})
     return counts

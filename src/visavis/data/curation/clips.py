@@ -8,7 +8,6 @@ So the result depends neither on how many parts there were nor on who was ready 
 from __future__ import annotations
 
 import base64
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +27,7 @@ from visavis.data.intake.scenes import split_sources
 from visavis.data.intake.sources import Source
 from visavis.data.journal import Journal, JournalRows
 from visavis.data.ledger import Ledger
-from visavis.files import sha256_bytes, write_atomic, write_json, write_jsonl
+from visavis.files import link_or_copy, sha256_bytes, write_json, write_jsonl
 
 STEP = "curate_clips"
 JOURNAL, ITEMS = "journal.jsonl", "items.jsonl"
@@ -131,9 +130,9 @@ def merge(parts: Sequence[Path], out: Path, config: CurateConfig) -> dict[str, A
     write_jsonl(out / "pairs.jsonl", _Merger(out, config, clips).pairs(_values(listed, "clips")))
     write_jsonl(out / "pictures.jsonl", _merged_pictures(_values(listed, "pictures"), out, pictures))
     counts = {
-        "clips": _close(clips, out / "ledger.jsonl", sum(len(part.clips) for part, _ in listed)),
-        "pictures": _close(
-            pictures, out / "pictures_ledger.jsonl", sum(len(part.pictures) for part, _ in listed)
+        "clips": clips.close(out / "ledger.jsonl", sum(len(part.clips) for part, _ in listed)),
+        "pictures": pictures.close(
+            out / "pictures_ledger.jsonl", sum(len(part.pictures) for part, _ in listed)
         ),
     }
     write_json(out / "summary.json", counts)
@@ -188,7 +187,7 @@ class _Merger:
     def _drop(self, folder: Path, item_id: str, value: dict[str, Any]) -> None:
         detail = dict(value["detail"])
         if (thumbnail := detail.pop("thumbnail", None)) and self._quota.has_room(value["reason"]):
-            _place(folder / thumbnail, self.out / thumbnail)
+            link_or_copy(folder / thumbnail, self.out / thumbnail)
             detail["thumbnail"] = thumbnail
         self._quota.count(value["reason"])
         self.ledger.drop(item_id, value["reason"], **detail)
@@ -206,7 +205,7 @@ class _Merger:
             return False
         self._near.add(item_id, tiny, embeddings)
         for file in files:
-            _place(folder / file, self.out / file)
+            link_or_copy(folder / file, self.out / file)
         self.ledger.keep(item_id, **value["detail"])
         return True
 
@@ -255,25 +254,6 @@ def _merged_pictures(
         else:
             kept.add(value["item_id"])
             row = value["picture"]
-            _place(folder / row["file"], out / row["file"])
+            link_or_copy(folder / row["file"], out / row["file"])
             ledger.keep(value["item_id"], **value["detail"])
             yield row
-
-
-def _place(source: Path, target: Path) -> None:
-    """Gives a file of a part a place in the result: a second name where the disk allows it, else a copy."""
-    if source == target:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _close(ledger: Ledger, path: Path, expected: int) -> dict[str, Any]:
-    if not expected:
-        write_atomic(path, "")
-        return ledger.counts()
-    return ledger.close(path, expected)

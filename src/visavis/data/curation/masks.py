@@ -24,7 +24,7 @@ from visavis.data.curation.people import Progress
 from visavis.data.journal import Journal
 from visavis.data.ledger import Ledger
 from visavis.errors import VisavisError
-from visavis.files import read_jsonl, write_atomic, write_jsonl
+from visavis.files import read_jsonl, write_jsonl
 
 STEP = "segment_faces"
 FRAMES = ("first", "last")
@@ -275,7 +275,4 @@ def _close(out: Path, pairs: list[dict[str, Any]], journal: Journal) -> dict[str
         {key: row[key] for key in ("item", "clip_id", "person", *FRAMES)} for row in rows if not row["reason"]
     ]
     write_jsonl(out / "faces.jsonl", kept)
-    if not rows:
-        write_atomic(out / "ledger.jsonl", "")
-        return ledger.counts()
     return ledger.close(out / "ledger.jsonl", len(rows))

@@ -14,7 +14,7 @@ from visavis.data.describing.naming import bundled_names, looks_phrases, names_i
 from visavis.data.journal import Journal
 from visavis.data.ledger import Ledger
 from visavis.errors import VisavisError
-from visavis.files import read_jsonl, write_atomic, write_jsonl
+from visavis.files import read_jsonl, write_jsonl
 
 STEP = "describe_clips"
 
@@ -159,7 +159,4 @@ def _close(out: Path, pairs: list[dict[str, Any]], journal: Journal) -> dict[str
         else:
             ledger.drop(pair["clip_id"], value["reason"], **value["detail"])
     write_jsonl(out / "captions.jsonl", [value["caption"] for value in values if value["reason"] is None])
-    if not pairs:
-        write_atomic(out / "ledger.jsonl", "")
-        return ledger.counts()
     return ledger.close(out / "ledger.jsonl", len(pairs))

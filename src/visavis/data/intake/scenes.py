@@ -9,23 +9,21 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import av
-import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from visavis.data.config import CurateConfig
 from visavis.data.intake.buckets import DownloadError
 from visavis.data.intake.sources import Source, refusal
+from visavis.data.video.cuts import shrunk
 from visavis.data.video.decode import looks_like_video
 from visavis.data.video.guard import Outcome, guarded_map
-from visavis.data.video.upright import Frame, raise_if_memory
+from visavis.data.video.upright import raise_if_memory
 from visavis.data.video.video_file import NoDecoderError, NoVideoError, Shot, VideoFile
 
 Span: TypeAlias = tuple[float, float]
 """Seconds from the first frame of a file: frames belong to it that begin at the first or later, before the second."""
 
 _HEADER_BYTES = 400
-# Scenes are told apart on small pictures, as `find_cut` does it: what one calls a cut is one to the other.
-_LONGER_SIDE = 96
 _FAILURES = {"timeout": "split_timeout", "crashed": "decoder_crashed", "memory": "decoder_memory"}
 
 
@@ -176,7 +174,7 @@ def _boundaries(video: VideoFile, threshold: float) -> Iterator[float]:
     end: float | None = None
     shape: tuple[int, ...] = ()
     for number, shot in enumerate(_shots(video)):
-        image = _small(shot, scaler)
+        image = shrunk(shot, scaler, "bgr24")
         if image.shape != shape:
             # The picture changes its size only where something else begins.
             detector, shape = ContentDetector(threshold, min_scene_len=0), image.shape
@@ -195,18 +193,3 @@ def _shots(video: VideoFile) -> Iterator[Shot]:
             shot = video.shot(frame)
             video.position = shot.seconds
             yield shot
-
-
-def _small(shot: Shot, scaler: VideoReformatter) -> Frame:
-    """Returns a frame as the detector wants it: uint8 BGR [h, w, 3]."""
-    width, height = shot.frame.width, shot.frame.height
-    scale = min(1.0, _LONGER_SIDE / max(width, height))
-    small = scaler.reformat(
-        shot.frame,
-        max(1, round(width * scale)),
-        max(1, round(height * scale)),
-        "bgr24",
-        interpolation="AREA",
-        threads=1,
-    )
-    return np.asarray(small.to_ndarray(), np.uint8)

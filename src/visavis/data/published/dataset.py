@@ -131,6 +131,19 @@ def read_dataset(folder: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def check_place(out: Path) -> None:
+    """Refuses to let a data set replace a folder that is none.
+
+    Raises:
+        VisavisError: If `out` holds something else.
+    """
+    if out.exists() and not (out / DATASET_NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise VisavisError(
+            f"out is {out}, which holds something else than a data set",
+            fix="name a folder that does not exist yet, or is empty",
+        )
+
+
 def verify(folder: Path) -> list[Damage]:
     """Compares every file with the manifest.
 

@@ -12,7 +12,7 @@ import difflib
 import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from visavis.data.config import ConversationConfig
-from visavis.data.published.dataset import DATASET_NAME, read_dataset, verify
+from visavis.data.published.dataset import DATASET_NAME, check_place, read_dataset, verify
 from visavis.data.published.origins import ORIGINS_NAME, read_origins
 from visavis.data.published.release import publish
 from visavis.data.published.restate import restate
@@ -192,8 +192,7 @@ def write_without(data: Path, out: Path, asked: str, target: Target) -> str:
         )
     gone = set(target.items)
     with atomic_dir(out) as work:
-        rows = [row for row in read_index(data) if row["clip_id"] not in gone]
-        write_index(work, _shards(data, work, rows, lambda item: item in gone))
+        write_index(work, _shards(data, work, gone))
         splits = read_json(data / "splits.json")
         people = {
             name: [item for item in items if item not in gone] for name, items in splits["people"].items()
@@ -229,19 +228,14 @@ def _check_place(data: Path, out: Path) -> None:
             f"out is {out}, which is the data set itself or inside of it",
             fix="name another folder, and remove the old data set when nothing needs it any more",
         )
-    if out.exists() and not (out / DATASET_NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise VisavisError(
-            f"out is {out}, which holds something else than a data set",
-            fix="name a folder that does not exist yet, or is empty",
-        )
+    check_place(out)
 
 
-def _shards(
-    data: Path, work: Path, rows: Sequence[Mapping[str, Any]], is_gone: Callable[[str], bool]
-) -> list[dict[str, Any]]:
+def _shards(data: Path, work: Path, items: Set[str]) -> list[dict[str, Any]]:
     """Writes what is left of each shard, numbered without gaps; returns the rows with the new names."""
     before = read_index(data)
-    gone = {row["id"] for row in before if is_gone(row["clip_id"])}
+    rows = [row for row in before if row["clip_id"] not in items]
+    gone = {row["id"] for row in before if row["clip_id"] in items}
     touched = {row["shard"] for row in before if row["id"] in gone}
     names: dict[str, str] = {}
     numbers: Counter[str] = Counter()

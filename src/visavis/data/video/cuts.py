@@ -20,7 +20,7 @@ from visavis.data.video.reader import Reader
 from visavis.data.video.upright import Frame, raise_if_memory
 from visavis.data.video.video_file import Shot
 
-_WIDTH = 96
+_LONGER_SIDE = 96
 _COARSE_SHARE = 0.6
 
 
@@ -45,21 +45,31 @@ class Looker:
             av.FFmpegError: If its pixels cannot be converted.
             MemoryError: If there is too little memory.
         """
-        width, height = shot.frame.width, shot.frame.height
-        scale = min(1.0, _WIDTH / max(width, height))
-        try:
-            small = self._scaler.reformat(
-                shot.frame,
-                max(1, round(width * scale)),
-                max(1, round(height * scale)),
-                "rgb24",
-                interpolation="AREA",
-                threads=1,
-            )
-        except av.FFmpegError as error:
-            raise_if_memory(error)
-            raise
-        return Look(shot.seconds, np.asarray(cv2.cvtColor(small.to_ndarray(), cv2.COLOR_RGB2HSV), np.uint8))
+        small = shrunk(shot, self._scaler, "rgb24")
+        return Look(shot.seconds, np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2HSV), np.uint8))
+
+
+def shrunk(shot: Shot, scaler: VideoReformatter, pixels: str) -> Frame:
+    """Returns a frame as cuts are looked for on it: uint8 [h, w, 3], its longer side at most 96 px.
+
+    Args:
+        shot: The frame.
+        scaler: One for each film: it is slow to begin.
+        pixels: ffmpeg's name of the order of the channels: `rgb24` or `bgr24`.
+
+    Raises:
+        av.FFmpegError: If its pixels cannot be converted.
+        MemoryError: If there is too little memory.
+    """
+    width, height = shot.frame.width, shot.frame.height
+    scale = min(1.0, _LONGER_SIDE / max(width, height))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    try:
+        small = scaler.reformat(shot.frame, *size, pixels, interpolation="AREA", threads=1)
+    except av.FFmpegError as error:
+        raise_if_memory(error)
+        raise
+    return np.asarray(small.to_ndarray(), np.uint8)
 
 
 def content_difference(one: Frame, two: Frame) -> float:
