@@ -153,14 +153,19 @@ class Detokenizer(nn.Module):
         clean: Tensor = output[:, : self.config.latent_channels]
         return clean
 
-    def loss(self, tokens: Tensor, latents: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Flow-matching loss on the clean latent, weight 1 / (sigma + 0.05)."""
-        sigma = draw_sigma(len(latents), generator).to(latents)
-        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+    def forward(self, tokens: Tensor, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """Flow-matching loss of each picture `[B]` on its clean latent, weight 1 / (sigma + 0.05).
+
+        Args:
+            tokens: `[B, N, token_dim]`.
+            latents: `[B, C, h, w]`.
+            noise: `[B, C, h, w]`, standard normal.
+            sigma: `[B]`, from `draw_sigma`.
+        """
         wide = sigma.view(-1, 1, 1, 1)
         prediction = self.predict((1 - wide) * latents + wide * noise, sigma, tokens)
         error = (prediction.float() - latents).square().mean(dim=(1, 2, 3))
-        return (error / (sigma + MIN_SIGMA)).mean()
+        return error / (sigma + MIN_SIGMA)
 
     @torch.no_grad()
     def sample(self, tokens: Tensor, steps: int = 4, seed: int = 0) -> Tensor:

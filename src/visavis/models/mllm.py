@@ -5,6 +5,7 @@ Source: the paper, section 3; SEED-X `src/models/mllm/seed_x.py` (fixed query to
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +83,17 @@ class MllmLoss:
     total: Tensor
     text: Tensor
     image: Tensor
+
+
+def loss_counts(batch: MllmBatch, image_tokens: int) -> dict[str, float]:
+    """Returns the number of supervised words (`text`) and the summed weights of generated pictures (`image`)."""
+    weights = batch.weights[written_pictures(batch, image_tokens)]
+    return {"text": float((batch.labels != IGNORED).sum()), "image": float(weights.sum())}
+
+
+def written_pictures(batch: MllmBatch, image_tokens: int) -> Tensor:
+    """Returns the picture `[G]` of each image block to generate, in reading order."""
+    return batch.write[batch.write >= 0].view(-1, image_tokens)[:, 0] // image_tokens
 
 
 class TokenShift(nn.Module):
@@ -185,25 +197,32 @@ class Mllm(nn.Module):
         tokens: Tensor = self.connectors["output"](queries)
         return tokens
 
-    def loss(self, batch: MllmBatch) -> MllmLoss:
+    def forward(self, batch: MllmBatch, totals: Mapping[str, float] | None = None) -> MllmLoss:
         """Cross-entropy of supervised words plus weighted MSE of image tokens (SEED-X: weights 1 and 6).
 
         Only supervised rows reach the vocabulary head.
+
+        Args:
+            batch: The chats.
+            totals: What to divide the sums by (see `loss_counts`) if the batch is a part of a step; its own if None.
         """
+        image_tokens = self.config.image_tokens
+        totals = totals or loss_counts(batch, image_tokens)
         hidden = self.hidden_states(batch)
         supervised = batch.labels != IGNORED
         zero = hidden.sum() * 0.0
         text = image = zero
         if bool(supervised.any()):
             logits = self.llm.lm_head(hidden[supervised])
-            text = functional.cross_entropy(logits.float(), batch.labels[supervised])
+            summed = functional.cross_entropy(logits.float(), batch.labels[supervised], reduction="sum")
+            text = summed / totals["text"]
         writes = batch.write >= 0
         if bool(writes.any()):
-            index = batch.write[writes].view(-1, self.config.image_tokens)[:, 0] // self.config.image_tokens
-            target = pooled(batch.pictures[index], self.config.image_tokens).float()
+            index = written_pictures(batch, image_tokens)
+            target = pooled(batch.pictures[index], image_tokens).float()
             error = (self.predict_images(hidden, batch.write).float() - target).square().mean(dim=(1, 2))
             weight = batch.weights[index]
-            image = (error * weight).sum() / weight.sum()
+            image = (error * weight).sum() / totals["image"]
         total = self.config.lm_weight * text + self.config.rec_weight * image
         return MllmLoss(total, text.detach(), image.detach())
 

@@ -19,6 +19,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 from visavis.files import atomic_dir, write_json
 from visavis.models.pixels import to_tensor
 from visavis.packs.saving import save_half
+from visavis.pretrain.local_task import LocalTask
 from visavis.pretrain.mllm import all_texts
 from visavis.pretrain.pictures import PictureSet, Row
 from visavis.pretrain.timed import one_cycle, timed_steps
@@ -151,7 +152,7 @@ def train_clip(
     def report(metrics: dict[str, float], step: int) -> None:
         print(step, {name: round(value, 3) for name, value in metrics.items()}, flush=True)
 
-    train(model, step_loss, config, work, log=report)
+    train(model, LocalTask(step_loss), config, work, log=report)
     train_pictures(model, tokenizer, known, work / "pictures.pt", seconds, config)
     figures = measure(model, tokenizer, PictureSet.open(unseen))
     with atomic_dir(out) as folder:

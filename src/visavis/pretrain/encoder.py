@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from visavis.files import write_json
 from visavis.models.image_encoder import ImageEncoder, ImageEncoderConfig, pool_tokens
 from visavis.models.pixels import to_tensor
+from visavis.pretrain.local_task import LocalTask
 from visavis.pretrain.pictures import PictureSet
 from visavis.training.config import OptimConfig
 from visavis.training.engine import train
@@ -135,7 +136,7 @@ def train_encoder(
     def log(metrics: dict[str, float], step: int) -> None:
         print(step, {name: round(value, 4) for name, value in metrics.items()}, flush=True)
 
-    train(trainee, step_loss, config, work, log=log)
+    train(trainee, LocalTask(step_loss), config, work, log=log)
     encoder = trainee.encoder
     fresh = PictureSet.open(unseen)
     figures: dict[str, float] = {}

@@ -25,6 +25,7 @@ from visavis.models.image_encoder import ImageEncoder, pool_tokens
 from visavis.models.mllm import IGNORED, Mllm, MllmBatch, MllmConfig
 from visavis.models.pixels import to_tensor
 from visavis.pretrain.geometry import initialise_locally
+from visavis.pretrain.local_task import LocalTask
 from visavis.pretrain.pictures import PictureSet
 from visavis.pretrain.skills import (
     CROPS,
@@ -308,7 +309,7 @@ def train_mllm(
         samples.sort(key=lambda sample: (len(sample.pictures), len(sample.turns)))
         size = -(-len(samples) // _CHUNKS)
         losses = [
-            model.loss(make_batch(samples[start : start + size], world, template))
+            model(make_batch(samples[start : start + size], world, template))
             for start in range(0, len(samples), size)
         ]
         total = torch.stack([loss.total for loss in losses]).mean()
@@ -324,7 +325,7 @@ def train_mllm(
             line |= {name: round(value, 3) for name, value in figures.items()}
         log(f"{step} {line}")
 
-    train(model, step_loss, config, work, log=report)
+    train(model, LocalTask(step_loss), config, work, log=report)
     figures = measure(model, fresh, template, 400)
     varied = measure(model, fresh, template, 400, varied=True)
     figures |= {f"{name}_varied": value for name, value in varied.items()}

@@ -26,6 +26,7 @@ from visavis.models.detokenizer import (
 )
 from visavis.models.pixels import to_tensor
 from visavis.pretrain.clip import MAX_WORDS, row_caption
+from visavis.pretrain.local_task import LocalTask
 from visavis.pretrain.pictures import PictureSet
 from visavis.training.config import OptimConfig
 from visavis.training.engine import train
@@ -105,7 +106,9 @@ def train_text_to_image(
         error = (output - clean).square().mean(dim=(1, 2, 3))
         return (error / (sigma + MIN_SIGMA)).mean(), {"clean_latent_mse": float(error.detach().mean())}
 
-    last = train(model, step_loss, config, work, log=lambda metrics, step: print(step, metrics, flush=True))
+    last = train(
+        model, LocalTask(step_loss), config, work, log=lambda metrics, step: print(step, metrics, flush=True)
+    )
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.float16).save_pretrained(out / DENOISER_FOLDER)
     FlowMatchEulerDiscreteScheduler().save_pretrained(out / "scheduler")

@@ -5,22 +5,23 @@ Source: the paper, section 3.1; the last stage follows SEED-Story's adaptation o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from visavis.chat.template import Template
 from visavis.data.published.tokens import TokenStore
 from visavis.errors import VisavisError
-from visavis.models.detokenizer import Detokenizer
+from visavis.models.detokenizer import Detokenizer, draw_sigma
 from visavis.models.image_encoder import pool_tokens
 from visavis.models.mllm import Mllm
 from visavis.training.config import OptimConfig
-from visavis.training.engine import Log, train
+from visavis.training.engine import Log, Totals, train
 from visavis.training.mllm import conversation_batch
 
 Progress = Callable[[int, int], None]
@@ -61,13 +62,68 @@ def reconstruct(
             fix="put natural pictures into `pictures/` beside the clips, or give the stage 0 steps",
         )
 
-    def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = np.sort(rng.integers(len(tokens), size=config.batch_size))
-        read = torch.from_numpy(tokens[rows].astype(np.float32))
-        clean = torch.from_numpy(latents[rows].astype(np.float32))
-        return detokenizer.loss(fit_tokens(read, detokenizer.config.image_tokens), clean), {}
+    return train(
+        detokenizer,
+        PaintTask(tokens, latents, config, detokenizer.config.image_tokens),
+        config,
+        work,
+        log,
+        progress,
+    )
 
-    return train(detokenizer, step_loss, config, work, log, progress)
+
+@dataclass
+class PaintTask:
+    """Pictures to paint from their tokens; an item is a row of the arrays and the seed of its noise.
+
+    Attributes:
+        tokens: `[M, T, d]`.
+        latents: `[M, C, h, w]`.
+        config: Batch size.
+        image_tokens: Tokens that the detokenizer reads.
+    """
+
+    tokens: NDArray[np.float16]
+    latents: NDArray[np.float16]
+    config: OptimConfig
+    image_tokens: int
+
+    def draw(self, step: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """Returns (row, seed) of `batch_size` pictures."""
+        rows = np.sort(rng.integers(len(self.tokens), size=self.config.batch_size))
+        seeds = rng.integers(2**63, size=self.config.batch_size)
+        return [(int(row), int(seed)) for row, seed in zip(rows, seeds, strict=True)]
+
+    def collate(self, items: Sequence[tuple[int, int]]) -> PaintBatch:
+        """Reads the rows and draws noise and noise level of each from its seed."""
+        rows = [row for row, _ in items]
+        clean = torch.from_numpy(self.latents[rows].astype(np.float32))
+        noise, sigma = torch.empty_like(clean), torch.empty(len(items))
+        for number, (_, seed) in enumerate(items):
+            generator = torch.Generator().manual_seed(seed)
+            sigma[number] = draw_sigma(1, generator)[0]
+            noise[number] = torch.randn(clean.shape[1:], generator=generator)
+        read = torch.from_numpy(self.tokens[rows].astype(np.float32))
+        return PaintBatch(fit_tokens(read, self.image_tokens), clean, noise, sigma)
+
+    def counts(self, batch: PaintBatch) -> Totals:
+        """Returns the number of pictures."""
+        return {"pictures": float(len(batch.sigma))}
+
+    def loss(self, model: nn.Module, batch: PaintBatch, totals: Totals) -> tuple[Tensor, dict[str, float]]:
+        """Returns the summed loss of the pictures over their number in the step."""
+        losses = model(batch.tokens, batch.latents, batch.noise, batch.sigma)
+        return losses.sum() / totals["pictures"], {}
+
+
+@dataclass(frozen=True)
+class PaintBatch:
+    """Tokens `[B, N, d]`, clean latents and noise `[B, C, h, w]`, noise levels `[B]`."""
+
+    tokens: Tensor
+    latents: Tensor
+    noise: Tensor
+    sigma: Tensor
 
 
 @torch.no_grad()

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from visavis.chat.layout import collate, lay_out
 from visavis.chat.template import KEEP_IDENTICAL, KEPT, Template, Turn
 from visavis.data.published.tokens import TokenStore
 from visavis.errors import VisavisError
-from visavis.models.mllm import Mllm, MllmBatch
+from visavis.models.mllm import Mllm, MllmBatch, loss_counts
 from visavis.training.config import StageConfig
-from visavis.training.engine import Log, train
+from visavis.training.engine import Log, Totals, train
 
 
 def conversation_batch(
@@ -90,14 +92,45 @@ def tune(
         }
     names = list(pools)
     shares = np.asarray([config.sets[name] for name in names], dtype=float)
-    shares /= shares.sum()
+    task = ChatTask(store, template, config, pools, shares / shares.sum())
+    return train(model, task, config, work, log, progress)
 
-    def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+
+@dataclass
+class ChatTask:
+    """Chats drawn from sets by share; an item is a sample of the store.
+
+    Attributes:
+        store: Holds the tokens of the pictures.
+        template: Renders turns.
+        config: Batch size and the weight of later pictures.
+        pools: Set name -> its training samples.
+        shares: Probability of each pool, in their order.
+    """
+
+    store: TokenStore
+    template: Template
+    config: StageConfig
+    pools: dict[str, list[dict[str, Any]]]
+    shares: NDArray[np.float64]
+
+    def draw(self, step: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+        """Returns `batch_size` samples."""
         samples = []
-        for name in rng.choice(names, config.batch_size, p=shares):
-            pool = pools[str(name)]
+        for name in rng.choice(list(self.pools), self.config.batch_size, p=self.shares):
+            pool = self.pools[str(name)]
             samples.append(pool[int(rng.integers(len(pool)))])
-        loss = model.loss(conversation_batch(samples, store, template, config.later_round_weight))
-        return loss.total, {"text_loss": float(loss.text), "image_loss": float(loss.image)}
+        return samples
 
-    return train(model, step_loss, config, work, log, progress)
+    def collate(self, items: Sequence[dict[str, Any]]) -> MllmBatch:
+        """Lays the samples out."""
+        return conversation_batch(list(items), self.store, self.template, self.config.later_round_weight)
+
+    def counts(self, batch: MllmBatch) -> Totals:
+        """Returns the number of supervised words and the summed weights of generated pictures."""
+        return loss_counts(batch, len(self.template.queries))
+
+    def loss(self, model: nn.Module, batch: MllmBatch, totals: Totals) -> tuple[Tensor, dict[str, float]]:
+        """Returns the weighted sum of text and image loss."""
+        loss = model(batch, totals)
+        return loss.total, {"text_loss": float(loss.text), "image_loss": float(loss.image)}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from visavis.errors import VisavisError
+from visavis.pretrain.local_task import LocalTask
 from visavis.training.config import OptimConfig
 from visavis.training.engine import learning_rate, train
 
@@ -21,7 +22,7 @@ def _job(model: nn.Linear, stop_at: int | None = None):
         x = torch.from_numpy(rng.normal(size=(8, 4)).astype(np.float32)) + 0.1 * torch.randn(8, 4)
         return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
 
-    return step_loss
+    return LocalTask(step_loss)
 
 
 def _model() -> nn.Linear:
@@ -58,4 +59,4 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     model = _model()
     config = OptimConfig(steps=2, warmup=0)
     with pytest.raises(VisavisError, match="step 0"):
-        train(model, lambda step, rng: (model.weight.sum() * float("nan"), {}), config, tmp_path)
+        train(model, LocalTask(lambda step, rng: (model.weight.sum() * float("nan"), {})), config, tmp_path)

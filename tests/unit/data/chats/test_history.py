@@ -236,7 +236,7 @@ def test_training_learns_from_a_history_chat_in_one_pass(builds: list[Path], tmp
     assert batch.weights.tolist() == [
         weight for sample in samples for weight in (1.0, *[2.0] * (len(sample["rows"]) - 1))
     ]
-    loss = model.loss(batch)
+    loss = model(batch)
     loss.total.backward()
     assert np.isfinite(loss.total.item())
     assert all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in model.parameters())

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from visavis.errors import VisavisError
 from visavis.training.config import OptimConfig
+from visavis.training.engine.task import Task
 
 CHECKPOINT = "checkpoint.pt"
-StepLoss = Callable[[int, np.random.Generator], tuple[Tensor, dict[str, float]]]
 Log = Callable[[dict[str, float], int], None]
 
 
@@ -41,7 +41,7 @@ def step_rng(seed: int, step: int) -> np.random.Generator:
 
 def train(
     model: nn.Module,
-    step_loss: StepLoss,
+    task: Task,
     config: OptimConfig,
     work: Path,
     log: Log | None = None,
@@ -51,7 +51,7 @@ def train(
 
     Args:
         model: Module to train; with `config.ema` it ends with the averaged weights.
-        step_loss: Maps (step, generator) to the loss and the metrics to log.
+        task: Gives the items of a step and their loss.
         config: Optimizer and schedule.
         work: Folder of the checkpoint; an existing one is resumed.
         log: Receives the mean metrics every `log_every` steps.
@@ -82,7 +82,8 @@ def train(
     for step in range(start, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        loss, metrics = step_loss(step, step_rng(config.seed, step))
+        batch = task.collate(task.draw(step, step_rng(config.seed, step)))
+        loss, metrics = task.loss(model, batch, task.counts(batch))
         if not torch.isfinite(loss):
             raise VisavisError(
                 f"the loss is {loss.item()} at step {step}", fix="lower lr, or look at the data of this step"
