@@ -61,15 +61,10 @@ def reconstruct(
             "there is no picture to tune the detokenizer on",
             fix="put natural pictures into `pictures/` beside the clips, or give the stage 0 steps",
         )
-
-    return train(
-        detokenizer,
-        PaintTask(tokens, latents, config, detokenizer.config.image_tokens),
-        config,
-        work,
-        log,
-        progress,
-    )
+    if not config.steps:
+        return {}
+    task = PaintTask(tokens, latents, config, detokenizer.config.image_tokens)
+    return train(detokenizer, task, config, work, log, progress)
 
 
 @dataclass
