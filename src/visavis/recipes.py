@@ -22,7 +22,14 @@ from visavis.errors import VisavisError
 from visavis.evaluation.config import EvaluateConfig
 from visavis.files import sha256_bytes, write_atomic
 from visavis.registry.config import GateConfig, RegisterConfig
-from visavis.training.config import AdaptConfig, DetokenizerStages, EncodeConfig, MllmConfigs, StageConfig
+from visavis.training.config import (
+    AdaptConfig,
+    DetokenizerStages,
+    EncodeConfig,
+    MllmConfigs,
+    MllmModelConfig,
+    StageConfig,
+)
 
 
 class _Section(BaseModel):
@@ -64,6 +71,7 @@ class Recipe(_Section):
     conversations: ConversationConfig = ConversationConfig()
     encode: EncodeConfig = EncodeConfig()
     detokenizer: DetokenizerStages = DetokenizerStages()
+    mllm_model: MllmModelConfig = MllmModelConfig()
     mllm: MllmConfigs = MllmConfigs()
     rounds: StageConfig = StageConfig(sets={"rounds": 1.0})
     adapt: AdaptConfig = AdaptConfig()
@@ -217,6 +225,8 @@ def seedx() -> Recipe:
         "curate.min_sharpness": 20.0,
         "curate.max_yaw": 60.0,
         "describe.question_person": "Describe this person's hair, face and clothes in short phrases between commas.",
+        "mllm_model.lora.rank": 32,
+        "encode.pooled": False,
         **_every_stage(steps=20_000, batch_size=48, warmup=500, lr=1e-4),
         "adapt.max_samples": 20_000,
         "evaluate.max_single_round": 2000,

@@ -11,15 +11,21 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from visavis.errors import VisavisError
+
 INSTRUCTION_OPEN = "[INST] "
 INSTRUCTION_CLOSE = " [/INST]\n"
 TURN_SEPARATOR = "\n"
 IMAGE_OPEN = "<img>"
 IMAGE_CLOSE = "</img>"
+VIEW_OPEN = "<patch>"
+VIEW_CLOSE = "</patch>"
 RESPONSE = "I have generated an image."
 CLOSE_UP = "Generate a close-up photo of {name}"
 KEEP_IDENTICAL = "Please keep the face identical."
 KEPT = "I keep the face unchanged."
+WHOLE = (0.5, 0.5)
+"""Centre of a view that shows the whole picture."""
 
 
 def query_token(index: int) -> str:
@@ -37,10 +43,17 @@ class TextSegment:
 
 @dataclass(frozen=True)
 class ImageSegment:
-    """An image; `generated` ones are predicted and then read again, others are only read."""
+    """An image; `generated` ones are predicted and then read again, others are only read.
+
+    Attributes:
+        picture: Number of the picture, or of the view of one.
+        generated: Whether the model is to predict it.
+        centre: Centre (x, y) of the view in its picture, in [0, 1].
+    """
 
     picture: int
     generated: bool
+    centre: tuple[float, float] = WHOLE
 
 
 Segment = TextSegment | ImageSegment
@@ -51,10 +64,22 @@ class Template:
     """Renders turns into segments for one tokenizer.
 
     A turn is `{"role": "user" | "assistant", "content": [part, …]}`; a part is `{"type": "text", "text": …}` or
-    `{"type": "image", "image": k}`.
+    `{"type": "image", "image": k}`. An image of the user's may have views of higher resolution, `"views": [[k, x, y],
+    …]`: the number of each and its centre; they stand before it, each between `<patch>` and `</patch>`. SEED-X's
+    editing data give one view, the picture itself: `"views": [[k, 0.5, 0.5]]`.
+
+    Raises:
+        VisavisError: If the tokenizer lacks a word of the template.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, image_tokens: int) -> None:
+        needed = [IMAGE_OPEN, IMAGE_CLOSE, query_token(0), query_token(image_tokens - 1)]
+        if missing := [word for word in needed if word not in tokenizer.get_vocab()]:
+            raise VisavisError(
+                f"the tokenizer of {len(tokenizer)} words lacks {missing[0]!r}, which a chat with images of"
+                f" {image_tokens} tokens needs",
+                fix="take the tokenizer that was saved with the model, or add the words by `extend_vocabulary`",
+            )
         self.tokenizer = tokenizer
         self.image_open = tokenizer.convert_tokens_to_ids(IMAGE_OPEN)
         self.image_close = tokenizer.convert_tokens_to_ids(IMAGE_CLOSE)
@@ -88,6 +113,10 @@ class Template:
                 if part["type"] == "text":
                     output.append(TextSegment(self.ids(part["text"]), not user))
                 else:
+                    for view, x, y in part.get("views", ()):
+                        output.append(TextSegment(self.ids(VIEW_OPEN), False))
+                        output.append(ImageSegment(view, False, (x, y)))
+                        output.append(TextSegment(self.ids(VIEW_CLOSE), False))
                     output.append(TextSegment((self.image_open,), not user))
                     output.append(ImageSegment(part["image"], not user))
                     output.append(TextSegment((self.image_close,), False))

@@ -15,8 +15,7 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM
 
 from visavis.models.checkpoint import load_config, load_weights, save_module
-from visavis.models.image_encoder import pool_tokens
-from visavis.models.resampler import Resampler
+from visavis.models.connectors import TokenShift, ViewPosition, input_connector, output_connector, pooled
 
 IGNORED = -100
 LLM_FOLDER = "llm"
@@ -32,10 +31,12 @@ class MllmConfig:
         input_connector: `resampler` (SEED-X: 256 tokens → 64 by cross-attention) or `pool` (the paper: average).
         output_connector: `resampler` (SEED-X) or `linear` (LayerNorm and a linear map for each token).
         connector_heads: Heads of the resamplers.
+        view_positions: Whether the place of a view in its picture is added to what is read (SEED-X: yes).
         token_shift: Number of earlier input embeddings that are mixed into each one by a linear map that starts at
             zero; 0 leaves the LLaMA's inputs alone. Small models bind neighbours (name, look) much sooner with it.
         lm_weight: Weight of the text loss.
         rec_weight: Weight of the image-token regression.
+        regression: Loss of image tokens: `mse` (SEED-X) or `cosine`, the mean of 1 - cos over tokens (SEED-Story).
     """
 
     token_dim: int = 4096
@@ -43,9 +44,11 @@ class MllmConfig:
     input_connector: str = "resampler"
     output_connector: str = "resampler"
     connector_heads: int = 32
+    view_positions: bool = False
     token_shift: int = 0
     lm_weight: float = 1.0
     rec_weight: float = 6.0
+    regression: str = "mse"
 
 
 @dataclass
@@ -63,6 +66,7 @@ class MllmBatch:
         pictures: `[P, 4 * image_tokens, token_dim]` tokens of every picture in the batch, or `[P, image_tokens,
             token_dim]` when the input connector pools them anyway.
         weights: `[P]` regression weight of each picture.
+        centres: `[P, 2]` centre (x, y) of each picture's view in [0, 1]; whole pictures if None.
     """
 
     input_ids: Tensor
@@ -74,6 +78,7 @@ class MllmBatch:
     write: Tensor
     pictures: Tensor
     weights: Tensor
+    centres: Tensor | None = None
 
 
 @dataclass
@@ -96,46 +101,8 @@ def written_pictures(batch: MllmBatch, image_tokens: int) -> Tensor:
     return batch.write[batch.write >= 0].view(-1, image_tokens)[:, 0] // image_tokens
 
 
-class TokenShift(nn.Module):
-    """Adds linear maps of the last `taps` input embeddings; zero at the start, so that a new one changes nothing."""
-
-    def __init__(self, dim: int, taps: int) -> None:
-        super().__init__()
-        self.maps = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(taps))
-        for parameter in self.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, embeddings: Tensor, previous: Tensor) -> Tensor:
-        """Mixes `[B, L, D]` along the chain of predecessors `[B, L]` (-1 ends a chain)."""
-        padded = torch.cat([embeddings, torch.zeros_like(embeddings[:, :1])], dim=1)
-        length = embeddings.shape[1]
-        chain = torch.cat([previous, previous.new_full((previous.shape[0], 1), -1)], dim=1)
-        chain = torch.where(chain < 0, length, chain)
-        source, output = chain, embeddings
-        for linear in self.maps:
-            index = source[:, :length, None].expand(-1, -1, embeddings.shape[2])
-            output = output + linear(padded.gather(1, index))
-            source = chain.gather(1, source)
-        return output
-
-
-class PooledConnector(nn.Module):
-    """Average-pooled image tokens, mapped to the LLaMA's width, with a learned position for each."""
-
-    def __init__(self, token_dim: int, image_tokens: int, dim: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(token_dim, dim)
-        self.position = nn.Parameter(torch.randn(image_tokens, dim) * 0.02)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Maps `[B, 4n, token_dim]` or `[B, n, token_dim]` to `[B, n, dim]`."""
-        output: Tensor = self.linear(pooled(tokens, len(self.position))) + self.position
-        return output
-
-
-def pooled(tokens: Tensor, image_tokens: int) -> Tensor:
-    """Returns `[B, image_tokens, d]` for tokens that are pooled already or not yet."""
-    return tokens if tokens.shape[1] == image_tokens else pool_tokens(tokens)
+def _centres(batch: MllmBatch) -> Tensor:
+    return batch.pictures.new_full((len(batch.pictures), 2), 0.5) if batch.centres is None else batch.centres
 
 
 class Mllm(nn.Module):
@@ -146,19 +113,12 @@ class Mllm(nn.Module):
         self.config = config
         self.llm = llm
         self.connectors = nn.ModuleDict()
-        dim, grid = llm.config.hidden_size, int(config.image_tokens**0.5)
-        if config.input_connector == "resampler":
-            self.connectors["input"] = Resampler(
-                grid, dim, config.connector_heads, input_dim=config.token_dim
-            )
-        else:
-            self.connectors["input"] = PooledConnector(config.token_dim, config.image_tokens, dim)
-        if config.output_connector == "resampler":
-            self.connectors["output"] = Resampler(
-                grid, config.token_dim, config.connector_heads, input_dim=dim
-            )
-        else:
-            self.connectors["output"] = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, config.token_dim))
+        dim = llm.config.hidden_size
+        shape = (config.token_dim, config.image_tokens, dim, config.connector_heads)
+        self.connectors["input"] = input_connector(config.input_connector, *shape)
+        self.connectors["output"] = output_connector(config.output_connector, *shape)
+        if config.view_positions:
+            self.connectors["view"] = ViewPosition(dim)
         if config.token_shift:
             self.connectors["shift"] = TokenShift(dim, config.token_shift)
 
@@ -167,7 +127,10 @@ class Mllm(nn.Module):
         embeddings = self.llm.get_input_embeddings()(batch.input_ids)
         is_read = batch.read >= 0
         if bool(is_read.any()):
-            images = self.connectors["input"](batch.pictures).flatten(0, 1)
+            images = self.connectors["input"](batch.pictures)
+            if "view" in self.connectors:
+                images = images + self.connectors["view"](_centres(batch))[:, None]
+            images = images.flatten(0, 1)
             embeddings = embeddings.masked_scatter(
                 is_read[..., None], images[batch.read[is_read]].to(embeddings.dtype)
             )
@@ -209,22 +172,45 @@ class Mllm(nn.Module):
         image_tokens = self.config.image_tokens
         totals = totals or loss_counts(batch, image_tokens)
         hidden = self.hidden_states(batch)
-        supervised = batch.labels != IGNORED
-        zero = hidden.sum() * 0.0
-        text = image = zero
+        supervised, writes = batch.labels != IGNORED, batch.write >= 0
+        nothing = text = image = hidden.sum() * 0.0
         if bool(supervised.any()):
             logits = self.llm.lm_head(hidden[supervised])
             summed = functional.cross_entropy(logits.float(), batch.labels[supervised], reduction="sum")
             text = summed / totals["text"]
-        writes = batch.write >= 0
+        else:
+            nothing = nothing + self.llm.lm_head(hidden[:, :1]).sum() * 0.0
         if bool(writes.any()):
             index = written_pictures(batch, image_tokens)
             target = pooled(batch.pictures[index], image_tokens).float()
-            error = (self.predict_images(hidden, batch.write).float() - target).square().mean(dim=(1, 2))
-            weight = batch.weights[index]
-            image = (error * weight).sum() / totals["image"]
-        total = self.config.lm_weight * text + self.config.rec_weight * image
+            error = self._regression(self.predict_images(hidden, batch.write).float(), target)
+            image = (error * batch.weights[index]).sum() / totals["image"]
+        else:
+            nothing = (
+                nothing + self.connectors["output"](hidden[:1, :1].expand(1, image_tokens, -1)).sum() * 0.0
+            )
+        if not bool((batch.read >= 0).any()):
+            nothing = nothing + self._read_nothing()
+        total = self.config.lm_weight * text + self.config.rec_weight * image + nothing
         return MllmLoss(total, text.detach(), image.detach())
+
+    def _regression(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Returns the loss `[G]` of predicted tokens `[G, n, d]`."""
+        if self.config.regression == "mse":
+            return (predicted - target).square().mean(dim=(1, 2))
+        return (1 - functional.cosine_similarity(predicted, target, dim=-1)).mean(dim=1)
+
+    def _read_nothing(self) -> Tensor:
+        """Runs what reads images over a blank one, at weight 0.
+
+        Every trained weight gets a gradient from every batch, so that processes that share weights stay in step.
+        """
+        like = next(self.connectors["input"].parameters())
+        blank = like.new_zeros(1, self.config.image_tokens, self.config.token_dim)
+        read: Tensor = self.connectors["input"](blank).sum() * 0.0
+        if "view" in self.connectors:
+            read = read + self.connectors["view"](like.new_full((1, 2), 0.5)).sum() * 0.0
+        return read
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         """Writes the LLaMA in transformers' layout under `llm/` and the connectors beside it."""

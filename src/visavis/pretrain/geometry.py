@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from visavis.models.mllm import Mllm, PooledConnector, TokenShift
+from visavis.models.connectors import PooledConnector, TokenShift
+from visavis.models.mllm import Mllm
 
 _GRID = (16, 4)
 _PIXELS = 64

@@ -12,7 +12,7 @@ def tune_mllm(
     recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path, stage: str
 ) -> Manifest:
     """Runs one of the three stages of section 3.2; see `visavis.steps`."""
-    section = (f"mllm.{stage}", "pack.mllm")
+    section = (f"mllm.{stage}", "mllm_model", "pack.mllm")
 
     def body(job: StepJob) -> StepResult:
         return tune_stage(job, getattr(job.recipe.mllm, stage))
@@ -29,14 +29,17 @@ def tune_stage(job: StepJob, config: object) -> StepResult:
     from visavis.packs.loaders import load_mllm
     from visavis.training.config import StageConfig
     from visavis.training.mllm import tune
+    from visavis.training.preparation import lora_of, prepare
 
     assert isinstance(config, StageConfig)
     model, tokenizer = load_mllm(job.pack)
     parent = "pack"
     if "mllm" in job.inputs:
         model, parent = Mllm.from_pretrained(job.folder("mllm")), job.inputs["mllm"].key
-    job.tracker.set_tags({"starts_from": parent})
-    store = TokenStore.open(job.folder("tokens"))
+    store, settings = TokenStore.open(job.folder("tokens")), job.recipe.mllm_model
+    fresh = prepare(model, settings, store.tokens.shape[1], first="mllm" not in job.inputs, seed=config.seed)
+    job.tracker.set_tags({"starts_from": parent, "untrained_at_start": ", ".join(fresh) or "nothing"})
+    lora = lora_of(model, settings.lora)
     metrics = tune(
         model,
         Template(tokenizer, model.config.image_tokens),
@@ -46,6 +49,8 @@ def tune_stage(job: StepJob, config: object) -> StepResult:
         lambda values, step: job.tracker.log_metrics(values, step=step),
         lambda done, total: job.progress(done, total, "steps"),
     )
+    if lora is not None:
+        lora.merge(model)
     model.save_pretrained(job.work)
     tokenizer.save_pretrained(job.work)
     count = len(store.select(config.sets, "train"))

@@ -11,7 +11,9 @@ from visavis.steps.tune_mllm import tune_stage
 
 def tune_rounds(recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path) -> Manifest:
     """Runs the step; see `visavis.steps`."""
-    return run_step("tune_rounds", _body, recipe, context, inputs, output, ("rounds", "pack.mllm"))
+    return run_step(
+        "tune_rounds", _body, recipe, context, inputs, output, ("rounds", "mllm_model", "pack.mllm")
+    )
 
 
 def _body(job: StepJob) -> StepResult:

@@ -35,9 +35,39 @@ class StageConfig(OptimConfig):
     later_round_weight: float = Field(
         1.0, gt=0, description="Regression weight of pictures after the first of a chat."
     )
+    max_length: int = Field(
+        2048, ge=1, description="Most tokens of a row of chats; a chat with more is left out and counted."
+    )
     keep_identical_text: bool = Field(
         False, description='Add the paper\'s "keep the face identical" sentences.'
     )
+
+
+class LoraSettings(_Strict):
+    """Low-rank tuning of the LLaMA; the defaults are SEED-X's (`llm_seed_x_lora.yaml`)."""
+
+    rank: int = Field(0, ge=0, description="Rank of the adapters; 0 tunes all weights. SEED-X: 32.")
+    alpha: int = Field(32, gt=0, description="Scale of an adapter is alpha / rank.")
+    dropout: float = Field(0.05, ge=0, lt=1)
+    embeddings: bool = Field(True, description="Whether both embeddings are trained as a whole.")
+
+
+class MllmModelConfig(_Strict):
+    """How the pack's MLLM is changed before it is tuned."""
+
+    regression: str = Field(
+        "", pattern="^(|mse|cosine)$", description="Loss of image tokens: mse or cosine; empty: the pack's."
+    )
+    input_connector: str = Field(
+        "",
+        pattern="^(|resampler|pool)$",
+        description="How pictures are read; empty: as the pack does. Another kind begins untrained.",
+    )
+    new_input_connector: bool = Field(False, description="Whether the input connector begins untrained.")
+    freeze_llm: bool = Field(
+        False, description="Whether the LLaMA stays as it is: only connectors are tuned."
+    )
+    lora: LoraSettings = LoraSettings()
 
 
 class MllmConfigs(_Strict):
