@@ -117,7 +117,7 @@ def lay_out(segments: list[Segment], template: Template, *, reread: bool = True)
     targets.pop(-1, None)
     arrays[3, list(targets)] = list(targets.values())
     centres = {s.picture: s.centre for s in segments if isinstance(s, ImageSegment) and s.centre != WHOLE}
-    return Layout(*arrays, centres=centres)
+    return Layout(**dict(zip(_FIELDS, arrays, strict=True)), centres=centres)
 
 
 def _only_tags_follow(segments: list[Segment], number: int, template: Template) -> bool:

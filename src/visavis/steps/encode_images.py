@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
+from visavis.files import sha256_bytes
 from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
+from visavis.steps.keys import code_version, resolve_section
 
 
 def encode_images(
@@ -17,23 +21,45 @@ def encode_images(
 
 
 def _body(job: StepJob) -> StepResult:
-    from visavis.data.published.tokens import TokenStore, encode
+    from visavis.data.published.tokens import Encoder, TokenStore, encode
     from visavis.models.image_encoder import pool_tokens
     from visavis.packs.loaders import load_autoencoder, load_image_encoder
 
-    encoder, autoencoder = load_image_encoder(job.pack), load_autoencoder(job.pack)
+    vit, autoencoder = load_image_encoder(job.pack), load_autoencoder(job.pack)
     config, scale = job.recipe.encode, autoencoder.config.scaling_factor
+    encoder = Encoder(
+        tokens=lambda pictures: pool_tokens(vit(pictures)) if config.pooled else vit(pictures),
+        latents=lambda pictures: autoencoder.encode(pictures, return_dict=False)[0] * scale,
+        image_size=vit.config.image_size,
+        batch_size=config.batch_size,
+        key=_encoder_key(job),
+    )
     counts = encode(
         job.folder("conversations"),
         job.work,
-        lambda pictures: pool_tokens(encoder(pictures)) if config.pooled else encoder(pictures),
-        lambda pictures: autoencoder.encode(pictures, return_dict=False)[0] * scale,
-        encoder.config.image_size,
-        config.batch_size,
-        lambda done, total: job.progress(done, total, "pictures"),
+        encoder,
+        # Earlier results are the cache: what is removed or forgotten there is in no second place.
+        known=sorted(path for path in job.work.parent.iterdir() if path.is_dir() and path != job.work),
+        shard_rows=config.shard_rows,
+        progress=lambda done, total: job.progress(done, total, "samples"),
     )
     store = TokenStore.open(job.work)
     megabytes = (store.tokens.nbytes + store.latents.nbytes) / 2**20
+    kept, repeats = counts["encoded"] + counts["cached"], counts["encoded_already"]
     return StepResult(
-        counts, {"pictures": len(store.pictures), "samples": len(store.samples), "megabytes": megabytes}
+        {"in": counts["in"], "kept": kept, "dropped": {"encoded_already": repeats} if repeats else {}},
+        {
+            "pictures": len(store.pictures),
+            "encoded": counts["encoded"],
+            "cached": counts["cached"],
+            "samples": len(store.samples),
+            "megabytes": megabytes,
+        },
     )
+
+
+def _encoder_key(job: StepJob) -> str:
+    """Hash of all that tokens and latents depend on beside the picture."""
+    parts = resolve_section(json.loads(job.recipe_json), ("pack.image_encoder", "pack.vae", "encode.pooled"))
+    parts["code"] = [code_version("visavis.models.image_encoder"), version("diffusers")]
+    return sha256_bytes(json.dumps(parts, sort_keys=True).encode())

@@ -29,6 +29,7 @@ def tune_stage(job: StepJob, config: object) -> StepResult:
     from visavis.packs.loaders import load_mllm
     from visavis.training.config import StageConfig
     from visavis.training.mllm import tune
+    from visavis.training.packing import TOO_LONG
     from visavis.training.preparation import lora_of, prepare
 
     assert isinstance(config, StageConfig)
@@ -58,4 +59,6 @@ def tune_stage(job: StepJob, config: object) -> StepResult:
     final = {
         f"final_{name}": metrics[name] for name in ("loss", "text_loss", "image_loss") if name in metrics
     }
-    return StepResult({"in": count, "kept": count, "dropped": {}}, final)
+    dropped = int(metrics[TOO_LONG])
+    reasons = {TOO_LONG: dropped} if dropped else {}
+    return StepResult({"in": count, "kept": count - dropped, "dropped": reasons}, final)

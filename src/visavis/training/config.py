@@ -104,6 +104,7 @@ class EncodeConfig(_Strict):
     """Frozen encoder and autoencoder, once for each picture."""
 
     batch_size: int = Field(64, ge=1, description="Pictures of one call.")
+    shard_rows: int = Field(256, ge=1, description="Pictures of a shard; what is lost at most by a kill.")
     pooled: bool = Field(
         False, description="Store the 64 pooled tokens only; enough unless a part reads all 256."
     )

@@ -5,24 +5,30 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from visavis.chat.layout import collate, lay_out
 from visavis.chat.template import KEEP_IDENTICAL, KEPT, Template, Turn
+from visavis.data.published.order import Order
 from visavis.data.published.tokens import TokenStore
 from visavis.errors import VisavisError
 from visavis.models.mllm import Mllm, MllmBatch, loss_counts
 from visavis.training.config import StageConfig
 from visavis.training.engine import Log, Totals, train
+from visavis.training.packing import TOO_LONG, fitting, linear_length_of, quickest_rows
 
 
 def conversation_batch(
-    samples: list[dict[str, Any]], store: TokenStore, template: Template, later_weight: float = 1.0
+    samples: Sequence[dict[str, Any]],
+    store: TokenStore,
+    template: Template,
+    later_weight: float = 1.0,
+    packed: Callable[[list[int]], list[list[int]]] | None = None,
 ) -> MllmBatch:
     """Lays out conversations for one pass over all their rounds.
 
@@ -31,11 +37,13 @@ def conversation_batch(
         store: Holds their image tokens.
         template: Renders turns.
         later_weight: Regression weight of the pictures that follow the first generated one.
+        packed: Maps the chats' lengths to the chats of each row; None: a row for each, in their order.
     """
     layouts = [lay_out(template.segments(sample["turns"]), template) for sample in samples]
     pictures = [[store.tokens[row] for row in sample["rows"]] for sample in samples]
     weights = [_weights(sample, later_weight) for sample in samples]
-    return collate(layouts, pictures, len(template.queries), weights)
+    rows = packed([len(layout) for layout in layouts]) if packed else None
+    return collate(layouts, pictures, len(template.queries), weights, rows)
 
 
 def _weights(sample: dict[str, Any], later: float) -> list[float]:
@@ -74,10 +82,23 @@ def tune(
     """Tunes the model in place on the train split of the configured sets.
 
     Returns:
-        The last logged metrics.
+        The last logged metrics, and the number of chats that are left out as `too_long`.
 
     Raises:
         VisavisError: If a set has no training sample.
+    """
+    task, dropped = chat_task(model, template, store, config)
+    metrics = train(model, task, config, work, log, progress)
+    return {**metrics, TOO_LONG: float(dropped)}
+
+
+def chat_task(
+    model: Mllm, template: Template, store: TokenStore, config: StageConfig
+) -> tuple[ChatTask, int]:
+    """Returns the task of a stage, and the number of its chats that are too long for a row.
+
+    Raises:
+        VisavisError: If a set has no training sample that fits.
     """
     pools = {name: store.select([name], "train") for name in config.sets}
     for name, pool in pools.items():
@@ -90,41 +111,58 @@ def tune(
             name: [{**s, "turns": with_keep_identical(s["turns"])} for s in pool]
             for name, pool in pools.items()
         }
-    names = list(pools)
-    shares = np.asarray([config.sets[name] for name in names], dtype=float)
-    task = ChatTask(store, template, config, pools, shares / shares.sum())
-    return train(model, task, config, work, log, progress)
+    found = {name: fitting(pool, template, config.max_length) for name, pool in pools.items()}
+    for name, (kept, dropped) in found.items():
+        if dropped and not kept and config.steps:
+            raise VisavisError(
+                f"all {dropped} training samples of set {name!r} have more than max_length={config.max_length} tokens",
+                fix="raise max_length of the stage, or leave the set out of `sets`",
+            )
+    whole = {name: kept for name, (kept, _) in found.items()}
+    task = ChatTask(store, template, config, whole, linear_length_of(model.llm.config))
+    return task, sum(dropped for _, dropped in found.values())
 
 
 @dataclass
 class ChatTask:
-    """Chats drawn from sets by share; an item is a sample of the store.
+    """Chats drawn from sets by share, packed into rows; an item is a sample of the store.
 
     Attributes:
         store: Holds the tokens of the pictures.
         template: Renders turns.
-        config: Batch size and the weight of later pictures.
-        pools: Set name -> its training samples.
-        shares: Probability of each pool, in their order.
+        config: Batch size, shares of the sets, longest row and the weight of later pictures.
+        pools: Set name -> its training samples, none longer than a row.
+        linear_length: Row length at which the model's attention costs as much as its linear maps.
     """
 
     store: TokenStore
     template: Template
     config: StageConfig
     pools: dict[str, list[dict[str, Any]]]
-    shares: NDArray[np.float64]
+    linear_length: float
+
+    @cached_property
+    def order(self) -> Order:
+        """Which samples each step takes."""
+        sizes = {name: len(pool) for name, pool in self.pools.items()}
+        return Order(sizes, self.config.sets, self.config.batch_size, self.config.seed)
 
     def draw(self, step: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-        """Returns `batch_size` samples."""
-        samples = []
-        for name in rng.choice(list(self.pools), self.config.batch_size, p=self.shares):
-            pool = self.pools[str(name)]
-            samples.append(pool[int(rng.integers(len(pool)))])
-        return samples
+        """Returns `batch_size` samples; what the step after it reads is fetched meanwhile."""
+        self.store.prefetch(row for sample in self._samples(step + 1) for row in sample["rows"])
+        return self._samples(step)
+
+    def _samples(self, step: int) -> list[dict[str, Any]]:
+        return [self.pools[name][number] for name, number in self.order.items(step)]
 
     def collate(self, items: Sequence[dict[str, Any]]) -> MllmBatch:
         """Lays the samples out."""
-        return conversation_batch(list(items), self.store, self.template, self.config.later_round_weight)
+        return conversation_batch(
+            items, self.store, self.template, self.config.later_round_weight, self._rows
+        )
+
+    def _rows(self, lengths: list[int]) -> list[list[int]]:
+        return quickest_rows(lengths, self.config.max_length, self.linear_length)
 
     def counts(self, batch: MllmBatch) -> Totals:
         """Returns the number of supervised words and the summed weights of generated pictures."""

@@ -22,7 +22,7 @@ from visavis.data.config import ConversationConfig
 from visavis.data.describing.naming import names_in
 from visavis.data.ledger import read_ledger
 from visavis.data.published.shards import read_index, read_samples
-from visavis.data.published.tokens import TokenStore, encode
+from visavis.data.published.tokens import Encoder, TokenStore, encode
 from visavis.files import read_json, read_jsonl, sha256_bytes, sha256_file
 from visavis.models.mllm import Mllm, MllmConfig
 from visavis.pretrain.vocabulary import build_tokenizer
@@ -198,10 +198,9 @@ def test_training_learns_from_a_history_chat_in_one_pass(builds: list[Path], tmp
     def tokens_of(pictures: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.adaptive_avg_pool2d(pictures, 8).repeat(1, 3, 1, 1)[:, :dim].flatten(2).mT
 
-    counts = encode(
-        builds[0], tmp_path, tokens_of, lambda pictures: pictures[:, :1, :2, :2], image_size=32, batch_size=16
-    )
-    assert counts["kept"] < counts["in"]
+    encoder = Encoder(tokens_of, lambda pictures: pictures[:, :1, :2, :2], 32, 16, key="means")
+    counts = encode(builds[0], tmp_path, encoder)
+    assert counts["encoded"] < counts["in"]
     store = TokenStore.open(tmp_path)
     samples = [sample for sample in store.samples if sample["set"] == "history"]
     assert len(samples) == 3 * len(KINDS)
