@@ -16,6 +16,7 @@ from visavis.cli.curate import curate
 from visavis.cli.data import app as data_app
 from visavis.cli.errors import FriendlyGroup
 from visavis.cli.forget import forget
+from visavis.cli.pack import app as pack_app
 from visavis.errors import VisavisError
 from visavis.files import read_json
 
@@ -34,7 +35,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 recipe_app = typer.Typer(help="Look at what a run is made of.", no_args_is_help=True)
-pack_app = typer.Typer(help="Build, check and describe packs of pretrained parts.", no_args_is_help=True)
 storybook_app = typer.Typer(
     help="The procedural world that the embedded pack was trained on.", no_args_is_help=True
 )
@@ -287,63 +287,6 @@ def show_recipe(
     from visavis.recipes import apply_overrides, recipe_named
 
     typer.echo(apply_overrides(recipe_named(name), overrides or []).to_yaml(), nl=False)
-
-
-@pack_app.command("build")
-def build_pack(
-    name: Annotated[str, typer.Argument(help="Pack to build; `storybook` is the one that is trained here.")],
-    part: Annotated[list[str] | None, typer.Option(help="Train this part anew; may be repeated.")] = None,
-    work: Annotated[Path, typer.Option(help="Folder for pictures and checkpoints.")] = Path(".work"),
-    out: Annotated[Path | None, typer.Option(help="Folder of the pack, else the bundled one.")] = None,
-) -> None:
-    """Train the parts of a pack from nothing, and put them together with card and manifest.
-
-    It takes hours on 2 cores. A killed build goes on where it was, and finished parts are not trained again.
-
-    Example: `visavis pack build storybook --part clip`
-    """
-    if name != "storybook":
-        raise VisavisError(f"pack {name!r} cannot be built here", fix="visavis pack build storybook")
-    from visavis import packs
-    from visavis.pretrain.build import build
-
-    root = out or Path(packs.__file__).with_name(name)
-    manifest = build(work, root, part, lambda line: console.print(line, soft_wrap=True))
-    console.print(
-        f"{root}: {len(manifest.parts)} parts; `visavis pack card` shows their figures", soft_wrap=True
-    )
-
-
-@pack_app.command("verify")
-def verify_pack(
-    name: Annotated[str, typer.Argument(help="Bundled pack by name, or the folder of one.")] = "storybook",
-) -> None:
-    """Check every file of a pack against the hash in its manifest."""
-    from visavis.packs import load_pack
-
-    pack = load_pack(name)
-    pack.verify()
-    size = sum((pack.root / path).stat().st_size for path in pack.manifest.files)
-    files = len(pack.manifest.files)
-    console.print(f"{name}: {files} files, {size / 1e6:.1f} MB, every hash as the manifest has it")
-
-
-@pack_app.command("card")
-def show_card(
-    name: Annotated[str, typer.Argument(help="Bundled pack by name, or the folder of one.")] = "storybook",
-) -> None:
-    """Show what each part of a pack was trained on, and how well it does on people it has not seen."""
-    from rich.markdown import Markdown
-
-    from visavis.packs import load_pack
-
-    pack = load_pack(name)
-    card = pack.root / "card.md"
-    if not card.is_file():
-        raise VisavisError(
-            f"pack {name}: {card} does not exist", fix="visavis pack build writes it; or copy the pack afresh"
-        )
-    console.print(Markdown(card.read_text()))
 
 
 @storybook_app.command("render")
