@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", type=Path, default=Path(".work/parts"))
     parser.add_argument("--pictures", type=Path, default=Path(".work/pictures/train"))
-    parser.add_argument("--steps", type=int, default=5200)
+    parser.add_argument("--steps", type=int, default=12000)
     given = parser.parse_args()
     torch.set_num_threads(1)
     from transformers import AutoTokenizer
