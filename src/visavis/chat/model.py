@@ -65,7 +65,7 @@ class ChatModel:
         self.autoencoder = autoencoder
         self.sample_steps = sample_steps
         self.tokenizer = tokenizer
-        self.template = Template(tokenizer, mllm.config.image_tokens)
+        self.template = Template(tokenizer, mllm.config.image_tokens, mllm.config.views)
         self.picture_size = encoder.config.image_size
 
     @classmethod
@@ -83,7 +83,7 @@ class ChatModel:
 
         facts = read_json(folder / MODEL_FILE)
         pack = load_pack(facts["pack"])
-        return cls(
+        model = cls(
             Mllm.from_pretrained(folder / MLLM_FOLDER),
             AutoTokenizer.from_pretrained(folder / MLLM_FOLDER),
             load_image_encoder(pack),
@@ -91,6 +91,8 @@ class ChatModel:
             load_autoencoder(pack),
             facts["sample_steps"],
         )
+        model.template.check(folder / MLLM_FOLDER)
+        return model
 
     @torch.no_grad()
     def encode(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:

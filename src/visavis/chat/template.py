@@ -6,12 +6,15 @@ Source: SEED-X (facts of its data pipes), the paper section 3.2.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from visavis.errors import VisavisError
+from visavis.files import read_json, sha256_bytes, write_json
 
 INSTRUCTION_OPEN = "[INST] "
 INSTRUCTION_CLOSE = " [/INST]\n"
@@ -20,6 +23,7 @@ IMAGE_OPEN = "<img>"
 IMAGE_CLOSE = "</img>"
 VIEW_OPEN = "<patch>"
 VIEW_CLOSE = "</patch>"
+TEMPLATE_FILE = "template.json"
 RESPONSE = "I have generated an image."
 CLOSE_UP = "Generate a close-up photo of {name}"
 KEEP_IDENTICAL = "Please keep the face identical."
@@ -65,15 +69,21 @@ class Template:
 
     A turn is `{"role": "user" | "assistant", "content": [part, …]}`; a part is `{"type": "text", "text": …}` or
     `{"type": "image", "image": k}`. An image of the user's may have views of higher resolution, `"views": [[k, x, y],
-    …]`: the number of each and its centre; they stand before it, each between `<patch>` and `</patch>`. SEED-X's
-    editing data give one view, the picture itself: `"views": [[k, 0.5, 0.5]]`.
+    …]`: the number of each and its centre; they stand before it, each between `<patch>` and `</patch>`.
+
+    Args:
+        tokenizer: Has the words of the template.
+        image_tokens: Tokens of an image block.
+        views: Views of a user's image that names none: 1 is the image alone, 2 is the image and before it the same
+            once more as a `<patch>` (SEED-X's editing data).
 
     Raises:
         VisavisError: If the tokenizer lacks a word of the template.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, image_tokens: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, image_tokens: int, views: int = 1) -> None:
         needed = [IMAGE_OPEN, IMAGE_CLOSE, query_token(0), query_token(image_tokens - 1)]
+        needed += [VIEW_OPEN, VIEW_CLOSE] if views > 1 else []
         if missing := [word for word in needed if word not in tokenizer.get_vocab()]:
             raise VisavisError(
                 f"the tokenizer of {len(tokenizer)} words lacks {missing[0]!r}, which a chat with images of"
@@ -81,6 +91,7 @@ class Template:
                 fix="take the tokenizer that was saved with the model, or add the words by `extend_vocabulary`",
             )
         self.tokenizer = tokenizer
+        self.views = views
         self.image_open = tokenizer.convert_tokens_to_ids(IMAGE_OPEN)
         self.image_close = tokenizer.convert_tokens_to_ids(IMAGE_CLOSE)
         self.queries = tuple(tokenizer.convert_tokens_to_ids(query_token(i)) for i in range(image_tokens))
@@ -92,6 +103,40 @@ class Template:
         if text not in self._cache:
             self._cache[text] = tuple(self.tokenizer.encode(text, add_special_tokens=False))
         return self._cache[text]
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes `template.json`: what a chat of this template looks like to the model."""
+        write_json(folder / TEMPLATE_FILE, self._facts())
+
+    def check(self, folder: Path) -> None:
+        """Compares the template with the one a checkpoint was tuned with; one without `template.json` passes.
+
+        Raises:
+            VisavisError: If layout, image tokens or vocabulary differ.
+        """
+        path = folder / TEMPLATE_FILE
+        if not path.is_file():
+            return
+        theirs, ours = read_json(path), self._facts()
+        if differing := sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name)):
+            was, now = ({name: facts.get(name) for name in differing} for facts in (theirs, ours))
+            raise VisavisError(
+                f"the checkpoint in {folder} was tuned with the template {was}, but the recipe's pack gives {now}",
+                fix="start from a checkpoint that was tuned from this pack, or name the pack it was tuned from",
+            )
+
+    def _facts(self) -> dict[str, Any]:
+        words = json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()
+        return {
+            "instruction": f"{INSTRUCTION_OPEN}…{INSTRUCTION_CLOSE}",
+            "turn_separator": TURN_SEPARATOR,
+            "image_tokens": len(self.queries),
+            "words": len(self.tokenizer),
+            "vocabulary": sha256_bytes(words),
+        }
+
+    def _views(self, part: dict[str, Any]) -> list[tuple[int, float, float]]:
+        return part.get("views") or [(part["image"], *WHOLE)] * (self.views - 1)
 
     def segments(self, turns: list[Turn], *, end: bool = True) -> list[Segment]:
         """Renders a conversation.
@@ -113,7 +158,7 @@ class Template:
                 if part["type"] == "text":
                     output.append(TextSegment(self.ids(part["text"]), not user))
                 else:
-                    for view, x, y in part.get("views", ()):
+                    for view, x, y in self._views(part) if user else ():
                         output.append(TextSegment(self.ids(VIEW_OPEN), False))
                         output.append(ImageSegment(view, False, (x, y)))
                         output.append(TextSegment(self.ids(VIEW_CLOSE), False))

@@ -13,10 +13,10 @@ from visavis.chat.template import IMAGE_CLOSE, IMAGE_OPEN, VIEW_CLOSE, VIEW_OPEN
 QUERIES, PLACES = 100, 224
 
 
-def added_words() -> list[str]:
-    """Returns the 330 words in the order of their ids."""
+def added_words(queries: int = QUERIES) -> list[str]:
+    """Returns the words in the order of their ids; 330 with SEED-X's 100 query tokens."""
     return [
-        *(query_token(index) for index in range(QUERIES)),
+        *(query_token(index) for index in range(queries)),
         *(f"<loc-{index}>" for index in range(PLACES)),
         IMAGE_OPEN,
         IMAGE_CLOSE,
@@ -27,16 +27,23 @@ def added_words() -> list[str]:
     ]
 
 
-def extend_vocabulary(tokenizer: PreTrainedTokenizerBase, llm: LlamaForCausalLM) -> int:
+def extend_vocabulary(
+    tokenizer: PreTrainedTokenizerBase, llm: LlamaForCausalLM, queries: int = QUERIES
+) -> int:
     """Adds the words that a tokenizer lacks, and rows for them to the LLaMA; both are changed in place.
 
     A new row of the input embedding is the mean of the old rows, one of the output embedding three times the mean.
+
+    Args:
+        tokenizer: Of the LLaMA.
+        llm: The LLaMA.
+        queries: Query tokens; a model whose blocks have all 256 tokens of a picture needs as many.
 
     Returns:
         How many words were added.
     """
     tokenizer.add_tokens(
-        [word for word in added_words() if word not in tokenizer.get_vocab()], special_tokens=True
+        [word for word in added_words(queries) if word not in tokenizer.get_vocab()], special_tokens=True
     )
     old, new = llm.config.vocab_size, len(tokenizer)
     if new <= old:

@@ -5,10 +5,12 @@ Source: SEED-X `configs/clm_models/llm_seed_x_lora.yaml`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
 from peft import LoraConfig, LoraModel, get_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 from transformers import LlamaForCausalLM
 
@@ -16,6 +18,7 @@ from visavis.models.mllm import Mllm
 
 ADAPTER = "default"
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+EMBEDDINGS = ("embed_tokens", "lm_head")
 NORMS = ("input_layernorm", "post_attention_layernorm", "norm")
 
 
@@ -53,23 +56,32 @@ class Lora:
         )
         mllm.llm.requires_grad_(False)
         self._tuner = LoraModel(mllm.llm, self.config, ADAPTER)
-        for name, module in mllm.llm.named_modules():
-            if name.rpartition(".")[2] in norms:
-                module.requires_grad_(True)
-        if embeddings:
-            mllm.llm.get_input_embeddings().requires_grad_(True)
-            mllm.llm.get_output_embeddings().requires_grad_(True)
+        # Trained in place: peft's `modules_to_save` would keep a second copy of both embeddings.
+        self._whole_names = [*norms, *(EMBEDDINGS if embeddings else ())]
+        self._whole = {
+            name: module
+            for name, module in mllm.llm.named_modules()
+            if name.rpartition(".")[2] in self._whole_names
+        }
+        for module in self._whole.values():
+            module.requires_grad_(True)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Writes the adapters alone, in peft's layout."""
+        """Writes the adapters and what is trained as a whole, in peft's layout (`PeftModel.from_pretrained`)."""
         folder.mkdir(parents=True, exist_ok=True)
-        state = get_peft_model_state_dict(self._tuner, adapter_name=ADAPTER)
-        adapters = {
-            f"base_model.{name.removeprefix('base_model.')}": tensor.contiguous()
-            for name, tensor in state.items()
+        state = {
+            f"base_model.{name}": tensor
+            for name, tensor in get_peft_model_state_dict(self._tuner, adapter_name=ADAPTER).items()
         }
-        save_file(adapters, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        self.config.save_pretrained(str(folder))
+        for place, module in self._whole.items():
+            state |= {
+                f"base_model.model.{place}.{name}": value for name, value in module.state_dict().items()
+            }
+        weights = {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
+        save_file(weights, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+        config = copy.copy(self.config)
+        config.modules_to_save = self._whole_names
+        config.save_pretrained(str(folder))
 
     def merge(self, mllm: Mllm) -> None:
         """Adds the adapters to the weights they adapt; the LLaMA is transformers' own class again."""

@@ -27,10 +27,11 @@ class MllmConfig:
 
     Attributes:
         token_dim: Channels of an image token of the encoder.
-        image_tokens: Tokens of an image block, in and out.
+        image_tokens: Tokens of an image block, in and out. With as many as the encoder gives (256), nothing is pooled.
         input_connector: `resampler` (SEED-X: 256 tokens → 64 by cross-attention) or `pool` (the paper: average).
         output_connector: `resampler` (SEED-X) or `linear` (LayerNorm and a linear map for each token).
         connector_heads: Heads of the resamplers.
+        views: Views of a picture that is read: 1 is the picture, 2 the picture twice (SEED-X's editing data).
         view_positions: Whether the place of a view in its picture is added to what is read (SEED-X: yes).
         token_shift: Number of earlier input embeddings that are mixed into each one by a linear map that starts at
             zero; 0 leaves the LLaMA's inputs alone. Small models bind neighbours (name, look) much sooner with it.
@@ -44,11 +45,16 @@ class MllmConfig:
     input_connector: str = "resampler"
     output_connector: str = "resampler"
     connector_heads: int = 32
+    views: int = 1
     view_positions: bool = False
     token_shift: int = 0
     lm_weight: float = 1.0
     rec_weight: float = 6.0
     regression: str = "mse"
+
+    def __post_init__(self) -> None:
+        if self.regression not in ("mse", "cosine"):
+            raise ValueError(f"regression {self.regression!r} is neither mse nor cosine")
 
 
 @dataclass
@@ -83,7 +89,7 @@ class MllmBatch:
 
 @dataclass
 class MllmLoss:
-    """Losses of a batch: the weighted total, the text's cross-entropy and the images' mean squared error."""
+    """Losses of a batch: the weighted total, the text's cross-entropy and the images' regression."""
 
     total: Tensor
     text: Tensor
@@ -161,7 +167,7 @@ class Mllm(nn.Module):
         return tokens
 
     def forward(self, batch: MllmBatch, totals: Mapping[str, float] | None = None) -> MllmLoss:
-        """Cross-entropy of supervised words plus weighted MSE of image tokens (SEED-X: weights 1 and 6).
+        """Cross-entropy of supervised words plus weighted regression of image tokens (SEED-X: weights 1 and 6).
 
         Only supervised rows reach the vocabulary head.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from visavis.errors import VisavisError
 from visavis.packs.manifest import Pack
 
 if TYPE_CHECKING:
@@ -52,13 +53,27 @@ def load_image_encoder(pack: Pack, *, dtype: torch.dtype | None = None) -> Image
 
 
 def load_mllm(pack: Pack, *, dtype: torch.dtype | None = None) -> tuple[Mllm, PreTrainedTokenizerBase]:
-    """Returns the multimodal language model (the LLM with its connectors) and its tokenizer."""
+    """Returns the multimodal language model (the LLM with its connectors) and its tokenizer.
+
+    Raises:
+        VisavisError: If the tokenizer has more words than the LLM has rows.
+    """
     from transformers import AutoTokenizer
 
     from visavis.models.mllm import Mllm
 
     path = pack.part("mllm")
-    return Mllm.from_pretrained(path).to(_float(dtype)).eval(), AutoTokenizer.from_pretrained(path)
+    model, tokenizer = (
+        Mllm.from_pretrained(path).to(_float(dtype)).eval(),
+        AutoTokenizer.from_pretrained(path),
+    )
+    if len(tokenizer) > (rows := model.llm.config.vocab_size):
+        raise VisavisError(
+            f"pack {pack.manifest.name!r}: the tokenizer of mllm has {len(tokenizer)} words,"
+            f" but the LLM rows for {rows}",
+            fix="put the tokenizer that belongs to the LLM into the pack, or extend the LLM by `extend_vocabulary`",
+        )
+    return model, tokenizer
 
 
 def load_autoencoder(pack: Pack, *, dtype: torch.dtype | None = None) -> ModelMixin:

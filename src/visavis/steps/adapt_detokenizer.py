@@ -30,7 +30,7 @@ def _body(job: StepJob) -> StepResult:
 
     config, store = job.recipe.adapt, TokenStore.open(job.folder("tokens"))
     mllm = Mllm.from_pretrained(job.folder("mllm")).eval()
-    template = Template(load_mllm(job.pack)[1], mllm.config.image_tokens)
+    template = Template(load_mllm(job.pack)[1], mllm.config.image_tokens, mllm.config.views)
     detokenizer = Detokenizer.from_pretrained(job.folder("detokenizer") / "people")
     samples = store.select(("pair", "rounds"), "train")[: config.max_samples]
     said, rows = predicted_tokens(mllm, template, store, samples, lambda a, b: job.progress(a, b, "chats"))

@@ -113,16 +113,16 @@ def round_items(
                     side_told=tags["side_told"][number - 1],
                     other_described=tags["other_described"][number - 1],
                     generated_tokens=tokens[number],
-                    asked_tokens=_pooled(store, asked),
-                    other_tokens=_pooled(store, other),
+                    asked_tokens=_pooled(store, asked, len(tokens[number])),
+                    other_tokens=_pooled(store, other, len(tokens[number])),
                 )
             )
     return closeups, firsts
 
 
-def _pooled(store: TokenStore, row: int) -> np.ndarray:
+def _pooled(store: TokenStore, row: int, wanted: int) -> np.ndarray:
     tokens = torch.from_numpy(store.tokens[row].astype(np.float32))[None]
-    return fit_tokens(tokens, 64)[0].numpy()
+    return fit_tokens(tokens, wanted)[0].numpy()
 
 
 def with_other_pictures(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -41,9 +41,11 @@ def tune_stage(job: StepJob, config: object) -> StepResult:
     fresh = prepare(model, settings, store.tokens.shape[1], first="mllm" not in job.inputs, seed=config.seed)
     job.tracker.set_tags({"starts_from": parent, "untrained_at_start": ", ".join(fresh) or "nothing"})
     lora = lora_of(model, settings.lora)
+    template = Template(tokenizer, model.config.image_tokens, model.config.views)
+    template.check(job.folder("mllm") if "mllm" in job.inputs else job.pack.part("mllm"))
     metrics = tune(
         model,
-        Template(tokenizer, model.config.image_tokens),
+        template,
         store,
         config,
         job.scratch,
@@ -51,9 +53,12 @@ def tune_stage(job: StepJob, config: object) -> StepResult:
         lambda done, total: job.progress(done, total, "steps"),
     )
     if lora is not None:
+        if settings.lora.keep_adapter:
+            lora.save_pretrained(job.work / "adapter")
         lora.merge(model)
     model.save_pretrained(job.work)
     tokenizer.save_pretrained(job.work)
+    template.save_pretrained(job.work)
     count = len(store.select(config.sets, "train"))
     # Under names of their own: those of the curves would get a point more, at step 0.
     final = {

@@ -50,6 +50,9 @@ class LoraSettings(_Strict):
     alpha: int = Field(32, gt=0, description="Scale of an adapter is alpha / rank.")
     dropout: float = Field(0.05, ge=0, lt=1)
     embeddings: bool = Field(True, description="Whether both embeddings are trained as a whole.")
+    keep_adapter: bool = Field(
+        False, description="Whether the adapters are saved beside the merged model, in peft's layout."
+    )
 
 
 class MllmModelConfig(_Strict):
@@ -62,6 +65,12 @@ class MllmModelConfig(_Strict):
         "",
         pattern="^(|resampler|pool)$",
         description="How pictures are read; empty: as the pack does. Another kind begins untrained.",
+    )
+    views: int = Field(
+        0,
+        ge=0,
+        le=2,
+        description="Views of a picture that is read; 2 reads it twice, as SEED-X's editing data do; 0: the pack's.",
     )
     new_input_connector: bool = Field(False, description="Whether the input connector begins untrained.")
     freeze_llm: bool = Field(

@@ -32,8 +32,14 @@ def prepare(model: Mllm, config: MllmModelConfig, stored_tokens: int, *, first: 
         What begins untrained.
 
     Raises:
-        VisavisError: If the store holds pooled tokens, which a resampler cannot read.
+        VisavisError: If the store holds pooled tokens, which a resampler cannot read, or a frozen LLaMA is to get
+            adapters.
     """
+    if config.freeze_llm and config.lora.rank:
+        raise VisavisError(
+            f"mllm_model.freeze_llm=true leaves nothing to mllm_model.lora.rank={config.lora.rank}",
+            fix="set mllm_model.lora.rank=0, or mllm_model.freeze_llm=false",
+        )
     wanted = config.input_connector or model.config.input_connector
     if wanted == "resampler" and stored_tokens == model.config.image_tokens:
         raise VisavisError(
@@ -49,7 +55,8 @@ def prepare(model: Mllm, config: MllmModelConfig, stored_tokens: int, *, first: 
         )
         fresh.append(INPUT)
     regression = config.regression or model.config.regression
-    model.config = replace(model.config, input_connector=wanted, regression=regression)
+    views = config.views or model.config.views
+    model.config = replace(model.config, input_connector=wanted, regression=regression, views=views)
     model.llm.requires_grad_(not config.freeze_llm)
     return fresh
 

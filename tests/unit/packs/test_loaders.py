@@ -10,18 +10,22 @@ import torch
 from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from visavis.errors import VisavisError
 from visavis.models.image_encoder import ImageEncoder, ImageEncoderConfig
+from visavis.models.mllm import Mllm, MllmConfig
 from visavis.packs import Manifest, Pack, Part, load_pack, write_manifest
 from visavis.packs.loaders import (
     load_autoencoder,
     load_clip,
     load_image_encoder,
+    load_mllm,
     load_text_to_image,
 )
 from visavis.packs.saving import save_half
 from visavis.pretrain.autoencoder import CONFIG
+from visavis.pretrain.vocabulary import build_tokenizer
 
 
 def packed(root: Path, *parts: str) -> Pack:
@@ -73,6 +77,27 @@ def test_image_encoder(tmp_path: Path) -> None:
     encoder = load_image_encoder(packed(tmp_path, "image_encoder"))
     assert encoder(torch.zeros(1, 3, 16, 16)).shape == (1, 4, 16)
     assert next(encoder.parameters()).dtype == torch.float32
+
+
+def test_a_tokenizer_of_more_words_than_the_llm_has_rows_is_refused(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer(["Olivia on the left"], 4)
+    shape = MllmConfig(token_dim=8, image_tokens=4, connector_heads=2)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
+    Mllm(LlamaForCausalLM(config), shape).save_pretrained(tmp_path / "mllm", torch.float16)
+    tokenizer.save_pretrained(tmp_path / "mllm")
+    model, again = load_mllm(packed(tmp_path, "mllm"))
+    assert len(again) == model.llm.config.vocab_size
+    build_tokenizer(["Olivia and Julian on the left"], 4).save_pretrained(tmp_path / "mllm")
+    with pytest.raises(
+        VisavisError, match=rf"has {len(tokenizer) + 2} words, but the LLM rows for {len(tokenizer)}"
+    ):
+        load_mllm(packed(tmp_path, "mllm"))
 
 
 def test_an_altered_part_is_not_loaded(tmp_path: Path) -> None:
