@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from visavis.errors import VisavisError
 from visavis.models.mllm import Mllm, MllmConfig, loss_counts
 from visavis.pretrain.vocabulary import build_tokenizer
 from visavis.training.config import StageConfig
-from visavis.training.mllm import chat_task
-from visavis.training.packing import linear_length_of, pack, quickest_rows
+from visavis.training.mllm import chat_task, tune
+from visavis.training.packing import TOO_LONG, linear_length_of, pack, quickest_rows
 
 IMAGE_TOKENS, DIM, LATER = 16, 6, 3.0
 ASK = "Generate a close-up photo of {}"
@@ -218,6 +219,25 @@ def test_a_chat_that_is_too_long_is_counted_and_never_cut(
     )
     with pytest.raises(VisavisError, match=r"all 4 .* more than max_length=5 "):
         task_of(model, template, store, max_length=5)
+
+
+def test_a_stage_tells_how_many_chats_it_left_out(
+    model: Mllm, template: Template, store: TokenStore, tmp_path: Path
+) -> None:
+    longest = max(len(lay_out(template.segments(turns), template)) for turns in CHATS)
+    config = StageConfig(sets={"rounds": 1.0}, steps=1, batch_size=2, max_length=longest - 1)
+    assert tune(model, template, store, config, tmp_path)[TOO_LONG] == 1
+
+
+def test_what_the_next_step_reads_is_fetched_meanwhile(
+    model: Mllm, template: Template, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, _ = task_of(model, template, store, batch_size=2)
+    fetched: list[list[int]] = []
+    monkeypatch.setattr(TokenStore, "prefetch", lambda _, rows: fetched.append(list(rows)))
+    drawn = [task.draw(step, np.random.default_rng(step)) for step in range(4)]
+    used = [[row for sample in samples for row in sample["rows"]] for samples in drawn]
+    assert fetched[:-1] == used[1:]
 
 
 def test_a_part_without_chats_has_no_loss(model: Mllm, template: Template, store: TokenStore) -> None:

@@ -153,6 +153,8 @@ def encode(
         VisavisError: If there is no picture.
     """
     out.mkdir(parents=True, exist_ok=True)
+    for unfinished in out.glob(".*.tmp"):
+        unfinished.unlink()
     cache = _Cache.of(known, encoder.key)
     rows: dict[str, int] = {}
     waiting: list[NDArray[np.uint8]] = []

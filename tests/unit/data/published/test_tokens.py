@@ -77,12 +77,14 @@ def test_columns_are_indexed_like_arrays(tmp_path: Path, pictures: list[Path]) -
     encode(
         data_set(tmp_path / "built", pictures), tmp_path / "out", encoder(CountingModel()), shard_rows=SHARD
     )
-    column = TokenStore.open(tmp_path / "out").tokens
+    store = TokenStore.open(tmp_path / "out")
+    column = store.tokens
     whole = np.stack([column[row] for row in range(len(column))])
     for index in ([11, 0, 5, 5], slice(2, 9), np.arange(13) % 3 == 0, np.array([], dtype=int)):
         np.testing.assert_array_equal(column[index], whole[index])
     np.testing.assert_array_equal(column[-1], whole[-1])
     assert column.nbytes == whole.nbytes
+    store.prefetch([12, 0, 5])
     with pytest.raises(IndexError):
         column[13]
 
@@ -116,6 +118,7 @@ def test_a_killed_attempt_encodes_only_what_is_missing(
     encode(built, whole, encoder(CountingModel()), shard_rows=SHARD)
     with pytest.raises(KeyboardInterrupt):
         encode(built, killed, encoder(CountingModel(dies_at)), shard_rows=SHARD)
+    (killed / ".tokens-000002.tar.123.tmp").write_bytes(b"half a shard")
     model = CountingModel()
     counts = encode(built, killed, encoder(model), shard_rows=SHARD)
     assert model.seen == 13 - dies_at // SHARD * SHARD
