@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from visavis.chat.model import ChatModel, Picture
 from visavis.chat.template import Turn, assistant, user
+from visavis.chat.views import parts_of
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class ChatSession:
 
     def say(self, text: str, pictures: tuple[Picture, ...] = ()) -> Answer:
         """Says something, with pictures if wanted, and returns the answer."""
-        numbers = [len(self.tokens) + index for index in range(len(pictures))]
-        if pictures:
-            self.tokens += list(self.model.encode(pictures))
-        self.turns.append(user(*numbers, text))
+        shown, seen = self._views(pictures)
+        if seen:
+            self.tokens += list(self.model.encode(seen))
+        self.turns.append(user(*shown, text))
         reply = self.model.respond([self.turns], [self.tokens])[0]
         if reply.tokens is None:
             self.turns.append(assistant(reply.text))
@@ -43,3 +44,16 @@ class ChatSession:
         self.tokens += list(self.model.encode([picture]))
         self.turns.append(assistant(reply.text, len(self.tokens) - 1))
         return Answer(reply.text, picture)
+
+    def _views(self, pictures: tuple[Picture, ...]) -> tuple[list[int | dict[str, Any]], list[Picture]]:
+        """Returns the parts of a turn that show pictures, and all views of them, numbered from the next one on."""
+        shown: list[int | dict[str, Any]] = []
+        seen: list[Picture] = []
+        most = self.model.mllm.config.views
+        for picture in pictures:
+            start = len(self.tokens) + len(seen)
+            parts = parts_of(picture, self.model.picture_size, most - 1) if most > 2 else []
+            seen += [*(part for part, _ in parts), picture]
+            views = [[start + index, x, y] for index, (_, (x, y)) in enumerate(parts)]
+            shown.append({"type": "image", "image": start + len(parts), "views": views} if parts else start)
+        return shown, seen

@@ -74,7 +74,7 @@ class Template:
     Args:
         tokenizer: Has the words of the template.
         image_tokens: Tokens of an image block.
-        views: Views of a user's image that names none: 1 is the image alone, 2 is the image and before it the same
+        views: Views of a user's image; if it names none, 1 is the image alone, and above 1 the same stands before it
             once more as a `<patch>` (SEED-X's editing data).
 
     Raises:
@@ -136,7 +136,7 @@ class Template:
         }
 
     def _views(self, part: dict[str, Any]) -> list[tuple[int, float, float]]:
-        return part.get("views") or [(part["image"], *WHOLE)] * (self.views - 1)
+        return part.get("views") or [(part["image"], *WHOLE)] * (self.views > 1)
 
     def segments(self, turns: list[Turn], *, end: bool = True) -> list[Segment]:
         """Renders a conversation.
@@ -172,8 +172,8 @@ class Template:
         return output
 
 
-def user(*content: str | int) -> Turn:
-    """Returns a user turn; strings become text, integers pictures."""
+def user(*content: str | int | dict[str, Any]) -> Turn:
+    """Returns a user turn; strings become text, integers pictures, parts stay as they are."""
     return {"role": "user", "content": [_part(value) for value in content]}
 
 
@@ -182,5 +182,7 @@ def assistant(*content: str | int) -> Turn:
     return {"role": "assistant", "content": [_part(value) for value in content]}
 
 
-def _part(value: str | int) -> dict[str, Any]:
+def _part(value: str | int | dict[str, Any]) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
     return {"type": "text", "text": value} if isinstance(value, str) else {"type": "image", "image": value}

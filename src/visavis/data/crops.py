@@ -163,8 +163,8 @@ def _faded(mask: NDArray[np.bool_], rim: float) -> NDArray[np.float32]:
 
 
 def resized(image: Picture, size: int) -> Picture:
-    """Resizes a square picture; the bicubic filter of Pillow widens when it shrinks, so nothing aliases."""
-    if image.shape[0] == size:
+    """Resizes a picture to a square; the bicubic filter of Pillow widens when it shrinks, so nothing aliases."""
+    if image.shape[:2] == (size, size):
         return image
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
 

@@ -31,7 +31,8 @@ class MllmConfig:
         input_connector: `resampler` (SEED-X: 256 tokens → 64 by cross-attention) or `pool` (the paper: average).
         output_connector: `resampler` (SEED-X) or `linear` (LayerNorm and a linear map for each token).
         connector_heads: Heads of the resamplers.
-        views: Views of a picture that is read: 1 is the picture, 2 the picture twice (SEED-X's editing data).
+        views: Most views of a picture that is read: 1 is the picture, 2 the picture twice (SEED-X's editing data), 5
+            the picture and up to four parts of it (SEED-X's grids; in a chat).
         view_positions: Whether the place of a view in its picture is added to what is read (SEED-X: yes).
         token_shift: Number of earlier input embeddings that are mixed into each one by a linear map that starts at
             zero; 0 leaves the LLaMA's inputs alone. Small models bind neighbours (name, look) much sooner with it.
