@@ -17,6 +17,7 @@ from visavis.cli.data import app as data_app
 from visavis.cli.errors import FriendlyGroup
 from visavis.cli.forget import forget
 from visavis.cli.pack import app as pack_app
+from visavis.cli.scale import scale
 from visavis.errors import VisavisError
 from visavis.files import read_json
 
@@ -44,6 +45,7 @@ app.add_typer(storybook_app, name="storybook")
 app.add_typer(data_app, name="data")
 app.command()(curate)
 app.command()(forget)
+app.command()(scale)
 
 Overrides = Annotated[
     list[str] | None,

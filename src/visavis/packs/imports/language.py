@@ -32,6 +32,7 @@ _PEFT, _PLAIN = "llm.base_model.model.", "llm."
 _AGENT = {"input.": "input_resampler.", "output.": "output_resampler.", "view.embed": "patch_pos_embed"}
 HEADS = 32  # of SEED-X's resamplers; the tensors do not tell it
 _IMAGE_TOKENS = 64
+_VIEWS = 2  # SEED-X reads a picture as its only patch and as its thumbnail
 
 
 def llama_config(part: str, folder: Path) -> Any:
@@ -212,11 +213,13 @@ def _write_connectors(agent: Checkpoint, dim: int, out: Path, dtype: torch.dtype
             fix="give the agent of SEED-X",
         )
     shape = agent.shape("output_resampler.query")
+    placed = "patch_pos_embed" in agent.entries
     config = MllmConfig(
         token_dim=shape[1],
         image_tokens=tokens,
         connector_heads=HEADS,
-        view_positions="patch_pos_embed" in agent.entries,
+        views=_VIEWS if placed else 1,
+        view_positions=placed,
     )
     wanted = shapes_of(lambda: _connectors(config, dim))
 

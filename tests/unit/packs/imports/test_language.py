@@ -42,7 +42,7 @@ def test_a_merged_agent_and_its_llama(tmp_path: Path, torch_files: bool) -> None
     connectors = mllm.connectors.state_dict()
     assert torch.equal(connectors["input.kv_proj.weight"], tensors["input_resampler.kv_proj.weight"])
     assert torch.equal(connectors["output.query"], tensors["output_resampler.query"])
-    assert torch.equal(connectors["view.embed"], tensors["patch_pos_embed"])
+    assert torch.equal(connectors["view.embed"], tensors["patch_pos_embed"]) and mllm.config.views == 2
     assert mllm.connectors["input"](torch.zeros(1, 256, 256)).shape == (1, 64, 320)
     assert "computed" in str(rows_of(tmp_path / "pack")["llm.model.rotary_emb.inv_freq"]["reason"])
 
