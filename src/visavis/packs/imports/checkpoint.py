@@ -84,10 +84,6 @@ class Checkpoint:
         tensor: torch.Tensor = tensors[name] if isinstance(tensors, Mapping) else tensors.get_tensor(name)
         return tensor
 
-    def close(self) -> None:
-        """Lets go of the open file."""
-        self._open = None
-
     def _shapes(self, file: Path) -> dict[str, tuple[int, ...]]:
         tensors = self._opened(file)
         if isinstance(tensors, Mapping):

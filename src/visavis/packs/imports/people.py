@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _FACE_TASKS = ("detection", "recognition")
 _SAM_HEADS = 8  # of the mask decoder; the tensors do not tell it
-_SAM_PATCH_NORM = re.compile(r"image_encoder\.blocks\.(\d+)\.attn\.rel_pos_h")
+_SAM_REACH = re.compile(r"image_encoder\.blocks\.(\d+)\.attn\.rel_pos_h")
 
 
 def import_faces(source: Path, out: Path) -> list[Row]:
@@ -82,8 +82,9 @@ def sam_config(checkpoint: Checkpoint) -> dict[str, Any]:
     shape = checkpoint.shape
     dim, _, patch, _ = shape("image_encoder.patch_embed.proj.weight")
     grid = shape("image_encoder.pos_embed")[1]
-    names = sorted(filter(_SAM_PATCH_NORM.fullmatch, checkpoint.entries), key=_block)
-    reach = [shape(name)[0] for name in names] or [shape("image_encoder.blocks.0.attn.rel_pos_h")[0]]
+    shape("image_encoder.blocks.0.attn.rel_pos_h")  # or it is no SAM
+    names = sorted(filter(_SAM_REACH.fullmatch, checkpoint.entries), key=_block)
+    reach = [shape(name)[0] for name in names]
     whole = 2 * grid - 1
     prompt_dim = shape("prompt_encoder.no_mask_embed.weight")[1]
     iou = sum(
@@ -120,7 +121,7 @@ def sam_config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _block(name: str) -> int:
-    found = _SAM_PATCH_NORM.fullmatch(name)
+    found = _SAM_REACH.fullmatch(name)
     assert found is not None
     return int(found[1])
 
