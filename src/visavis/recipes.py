@@ -26,6 +26,7 @@ from visavis.training.config import (
     AdaptConfig,
     DetokenizerStages,
     EncodeConfig,
+    EngineConfig,
     MllmConfigs,
     MllmModelConfig,
     StageConfig,
@@ -70,6 +71,7 @@ class Recipe(_Section):
     full_body: FullBodyConfig = FullBodyConfig()
     conversations: ConversationConfig = ConversationConfig()
     encode: EncodeConfig = EncodeConfig()
+    engine: EngineConfig = EngineConfig()
     detokenizer: DetokenizerStages = DetokenizerStages()
     mllm_model: MllmModelConfig = MllmModelConfig()
     mllm: MllmConfigs = MllmConfigs()
@@ -225,6 +227,10 @@ def seedx() -> Recipe:
         "curate.min_sharpness": 20.0,
         "curate.max_yaw": 60.0,
         "describe.question_person": "Describe this person's hair, face and clothes in short phrases between commas.",
+        "engine.zero_stage": 3,
+        "engine.precision": "bf16",
+        "engine.accumulate": 2,
+        "engine.activation_checkpointing": True,
         "mllm_model.lora.rank": 32,
         "encode.pooled": False,
         **_every_stage(steps=20_000, batch_size=48, warmup=500, lr=1e-4),

@@ -131,17 +131,24 @@ class Mllm(nn.Module):
 
     def embed_unshifted(self, batch: MllmBatch) -> Tensor:
         """Returns the input embeddings `[B, L, D]` of words, read images and query tokens, before the token shift."""
-        embeddings = self.llm.get_input_embeddings()(batch.input_ids)
+        embeddings: Tensor = self.llm.get_input_embeddings()(batch.input_ids)
         is_read = batch.read >= 0
         if bool(is_read.any()):
-            images = self.connectors["input"](batch.pictures)
-            if "view" in self.connectors:
-                images = images + self.connectors["view"](_centres(batch))[:, None]
-            images = images.flatten(0, 1)
-            embeddings = embeddings.masked_scatter(
+            images = self._read(batch.pictures, _centres(batch)).flatten(0, 1)
+            return embeddings.masked_scatter(
                 is_read[..., None], images[batch.read[is_read]].to(embeddings.dtype)
             )
+        if self.training:
+            blank = embeddings.new_zeros(1, self.config.image_tokens, self.config.token_dim)
+            return embeddings + self._read(blank, blank.new_full((1, 2), 0.5)).sum() * 0.0
         return embeddings
+
+    def _read(self, pictures: Tensor, centres: Tensor) -> Tensor:
+        """Maps tokens of pictures `[P, T, d]` with their centres to `[P, image_tokens, D]`."""
+        images: Tensor = self.connectors["input"](pictures)
+        if "view" in self.connectors:
+            images = images + self.connectors["view"](centres)[:, None]
+        return images
 
     def embed(self, batch: MllmBatch) -> Tensor:
         """Returns the LLaMA's input embeddings `[B, L, D]`."""
@@ -170,7 +177,9 @@ class Mllm(nn.Module):
     def forward(self, batch: MllmBatch, totals: Mapping[str, float] | None = None) -> MllmLoss:
         """Cross-entropy of supervised words plus weighted regression of image tokens (SEED-X: weights 1 and 6).
 
-        Only supervised rows reach the vocabulary head.
+        Only supervised rows reach the vocabulary head. Whatever a batch lacks is computed on a blank at weight 0, at
+        the same place: every trained weight gets a gradient from every batch, and in the same order, on which
+        processes that share weights rely.
 
         Args:
             batch: The chats.
@@ -180,25 +189,22 @@ class Mllm(nn.Module):
         totals = totals or loss_counts(batch, image_tokens)
         hidden = self.hidden_states(batch)
         supervised, writes = batch.labels != IGNORED, batch.write >= 0
-        nothing = text = image = hidden.sum() * 0.0
+        zero = hidden.sum() * 0.0
         if bool(supervised.any()):
             logits = self.llm.lm_head(hidden[supervised])
             summed = functional.cross_entropy(logits.float(), batch.labels[supervised], reduction="sum")
             text = summed / totals["text"]
         else:
-            nothing = nothing + self.llm.lm_head(hidden[:, :1]).sum() * 0.0
+            text = zero + self.llm.lm_head(hidden[:, 0]).sum() * 0.0
         if bool(writes.any()):
             index = written_pictures(batch, image_tokens)
             target = pooled(batch.pictures[index], image_tokens).float()
             error = self._regression(self.predict_images(hidden, batch.write).float(), target)
             image = (error * batch.weights[index]).sum() / totals["image"]
         else:
-            nothing = (
-                nothing + self.connectors["output"](hidden[:1, :1].expand(1, image_tokens, -1)).sum() * 0.0
-            )
-        if not bool((batch.read >= 0).any()):
-            nothing = nothing + self._read_nothing()
-        total = self.config.lm_weight * text + self.config.rec_weight * image + nothing
+            blank = hidden[:1, :1].expand(1, image_tokens, -1)
+            image = zero + self.connectors["output"](blank).sum() * 0.0
+        total = self.config.lm_weight * text + self.config.rec_weight * image
         return MllmLoss(total, text.detach(), image.detach())
 
     def _regression(self, predicted: Tensor, target: Tensor) -> Tensor:
@@ -206,18 +212,6 @@ class Mllm(nn.Module):
         if self.config.regression == "mse":
             return (predicted - target).square().mean(dim=(1, 2))
         return (1 - functional.cosine_similarity(predicted, target, dim=-1)).mean(dim=1)
-
-    def _read_nothing(self) -> Tensor:
-        """Runs what reads images over a blank one, at weight 0.
-
-        Every trained weight gets a gradient from every batch, so that processes that share weights stay in step.
-        """
-        like = next(self.connectors["input"].parameters())
-        blank = like.new_zeros(1, self.config.image_tokens, self.config.token_dim)
-        read: Tensor = self.connectors["input"](blank).sum() * 0.0
-        if "view" in self.connectors:
-            read = read + self.connectors["view"](like.new_full((1, 2), 0.5)).sum() * 0.0
-        return read
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         """Writes the LLaMA in transformers' layout under `llm/` and the connectors beside it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -26,6 +28,34 @@ class OptimConfig(_Strict):
     checkpoint_seconds: float = Field(30.0, gt=0, description="Wall time between checkpoints.")
     log_every: int = Field(10, ge=1, description="Steps between two logged points.")
     seed: int = 0
+
+
+class EngineConfig(_Strict):
+    """How every stage is run: processes, precision, checkpoints, guards. It changes speed, not results."""
+
+    zero_stage: int = Field(0, ge=0, le=3, description="DeepSpeed ZeRO stage; 0 is plain data parallelism.")
+    deepspeed: dict[str, Any] = Field(
+        default_factory=dict, description="More DeepSpeed settings (its JSON), such as offloading."
+    )
+    precision: str = Field("fp32", pattern="^(fp32|bf16)$", description="bf16 on GPUs that have it.")
+    accumulate: int = Field(1, ge=1, description="Parts that a step is computed in, one after the other.")
+    activation_checkpointing: bool = Field(False, description="Recompute activations: less memory, a third slower.")
+    compile: bool = Field(False, description="torch.compile the model.")
+    checkpoints: str = Field(
+        "", description="s3:// prefix for checkpoints, for machines whose disk is lost; empty: beside the work."
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that are kept.")
+    stop_after_bad_steps: int = Field(
+        5, ge=1, description="Steps in a row with a loss or gradient that is no number, after which a run stops."
+    )
+    divergence_factor: float = Field(
+        10.0, ge=0, description="A loss above this multiple of its mean counts as diverging; 0: never."
+    )
+    divergence_steps: int = Field(50, ge=1, description="Diverging steps in a row after which a run stops.")
+    early_stop_points: int = Field(
+        0, ge=0, description="Logged points without a better loss after which a stage ends; 0: never."
+    )
+    peak_tflops: float = Field(0.0, ge=0, description="Peak rate of a device for MFU; 0: looked up by its name.")
 
 
 class StageConfig(OptimConfig):

