@@ -120,14 +120,22 @@ def carry_out(pipeline: Any, arguments: Mapping[str, str], context: RunContext, 
         VisavisError: If a step failed; says which, why, and what to do.
     """
     run_dir = Path(context.run_dir)
+    with watched(context, console):
+        error = _run(pipeline, {**arguments, "context": context.model_dump_json()}, run_dir)
+    if error is not None:
+        raise explained(run_dir, error)
+
+
+@contextlib.contextmanager
+def watched(context: RunContext, console: Console) -> Iterator[None]:
+    """Shows what the steps of a block do, sends what they tell MLflow, and gives them this package."""
+    run_dir = Path(context.run_dir)
     post = Post(context, run_dir / FOLDER).start()
     try:
         with Watch(run_dir, console), _environment(run_dir):
-            error = _run(pipeline, {**arguments, "context": context.model_dump_json()}, run_dir)
+            yield
     finally:
         post.close()
-    if error is not None:
-        raise _explained(run_dir, error)
 
 
 def _check_disk(runs: Path) -> None:
@@ -245,7 +253,7 @@ def _run(pipeline: Any, arguments: Mapping[str, str], run_dir: Path) -> Exceptio
     return None
 
 
-def _explained(run_dir: Path, error: Exception) -> VisavisError:
+def explained(run_dir: Path, error: Exception) -> VisavisError:
     """Returns the reason of a failed run as its user should read it."""
     logs = run_dir / LOG
     again = "run the same command again: finished steps are reused"

@@ -13,6 +13,7 @@ import logging
 import os
 import resource
 import shutil
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -146,14 +147,21 @@ def run_step(
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     run = RunContext.model_validate_json(context)
-    with _timed(name, run) as timing:
+
+    def opened() -> tuple[dict[str, Manifest], dict[str, Any], Path]:
         manifests = {key: _opened(key, path) for key, path in inputs.items()}
         values = resolve_section(json.loads(recipe), section)
         digests = {key: manifest.digest for key, manifest in manifests.items()}
         outside = extra() if extra else ""
         key = content_key(name, code_version(body.__module__), values, digests, outside)
-        final = Path(run.store).resolve() / name / key
-        timing["key"] = key
+        return manifests, values, Path(run.store).resolve() / name / key
+
+    if _rank():
+        manifests, _, final = opened()
+        return _followed(name, body, recipe, run, manifests, final)
+    with _timed(name, run) as timing:
+        manifests, values, final = opened()
+        key = timing["key"] = final.name
         final.parent.mkdir(parents=True, exist_ok=True)
         with _lock(name, final.with_suffix(".lock")):
             manifest = _stored(final) if reuse else None
@@ -169,6 +177,32 @@ def run_step(
             write_atomic(path, manifest.model_dump_json(indent=2) + "\n")
     log.info("%s %s in %.1f s: %s", name, timing["status"], timing["seconds"], _words(manifest))
     return manifest
+
+
+def _rank() -> int:
+    """Returns the number of this process among those that `torchrun` started for the step."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _followed(
+    name: str,
+    body: Callable[[StepJob], StepResult],
+    recipe: str,
+    run: RunContext,
+    manifests: dict[str, Manifest],
+    final: Path,
+) -> Manifest:
+    """Takes part in a step that the first process does: reads the same, trains along, keeps nothing."""
+    stored = _stored(final)
+    if stored is not None:
+        return stored
+    os.environ.pop("MLFLOW_RUN_ID", None)
+    with tempfile.TemporaryDirectory() as scratch:
+        silent = run.model_copy(update={"tracking_uri": "", "run_dir": scratch})
+        job = StepJob(name, final.name, recipe, silent, manifests, Path(scratch), Tracker(silent, name))
+        job.scratch = final.with_suffix(".partial") / _SCRATCH  # where the first process keeps checkpoints
+        counts = body(job).counts
+    return Manifest(step=name, key=final.name, uri=str(final), counts=counts, files={})
 
 
 def _opened(name: str, path: str | Path) -> Manifest:

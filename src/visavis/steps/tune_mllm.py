@@ -12,7 +12,7 @@ def tune_mllm(
     recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path, stage: str
 ) -> Manifest:
     """Runs one of the three stages of section 3.2; see `visavis.steps`."""
-    section = (f"mllm.{stage}", "mllm_model", "pack.mllm")
+    section = (f"mllm.{stage}", "mllm_model", "engine.precision", "pack.mllm")
 
     def body(job: StepJob) -> StepResult:
         return tune_stage(job, getattr(job.recipe.mllm, stage))
@@ -51,6 +51,7 @@ def tune_stage(job: StepJob, config: object) -> StepResult:
         job.scratch,
         lambda values, step: job.tracker.log_metrics(values, step=step),
         lambda done, total: job.progress(done, total, "steps"),
+        job.recipe.engine,
     )
     if lora is not None:
         if settings.lora.keep_adapter:

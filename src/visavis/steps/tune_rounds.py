@@ -12,7 +12,13 @@ from visavis.steps.tune_mllm import tune_stage
 def tune_rounds(recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path) -> Manifest:
     """Runs the step; see `visavis.steps`."""
     return run_step(
-        "tune_rounds", _body, recipe, context, inputs, output, ("rounds", "mllm_model", "pack.mllm")
+        "tune_rounds",
+        _body,
+        recipe,
+        context,
+        inputs,
+        output,
+        ("rounds", "mllm_model", "engine.precision", "pack.mllm"),
     )
 
 

@@ -18,7 +18,7 @@ from visavis.data.published.order import Order
 from visavis.data.published.tokens import TokenStore
 from visavis.errors import VisavisError
 from visavis.models.mllm import Mllm, MllmBatch, loss_counts
-from visavis.training.config import StageConfig
+from visavis.training.config import EngineConfig, StageConfig
 from visavis.training.engine import Log, Totals, train
 from visavis.training.packing import TOO_LONG, fitting, linear_length_of, quickest_rows
 
@@ -78,6 +78,7 @@ def tune(
     work: Path,
     log: Log | None = None,
     progress: Callable[[int, int], None] | None = None,
+    engine: EngineConfig | None = None,
 ) -> dict[str, float]:
     """Tunes the model in place on the train split of the configured sets.
 
@@ -88,7 +89,7 @@ def tune(
         VisavisError: If a set has no training sample.
     """
     task, dropped = chat_task(model, template, store, config)
-    metrics = train(model, task, config, work, log, progress)
+    metrics = train(model, task, config, work, log, progress, engine)
     return {**metrics, TOO_LONG: float(dropped)}
 
 
