@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 
 class VisavisError(Exception):
@@ -18,8 +19,15 @@ class VisavisError(Exception):
         self.message = message
         self.fix = fix
 
+    def __reduce__(self) -> tuple[Callable[[str, str], VisavisError], tuple[str, str]]:
+        return _error, (self.message, self.fix)  # `fix` has no place in `args`
+
     def __str__(self) -> str:
         return f"{self.message}\n  fix: {self.fix}"
+
+
+def _error(message: str, fix: str) -> VisavisError:
+    return VisavisError(message, fix=fix)
 
 
 def storage_error(error: OSError) -> VisavisError | None:

@@ -1,4 +1,4 @@
-"""The detokenizer: a text-to-image transformer that learns to paint the picture behind 64 image tokens.
+"""The detokenizer: a text-to-image network that learns to paint the picture behind 64 image tokens.
 
 Source: the paper, section 3.1 (vanilla DiT, text-to-image initialisation, reconstruction); SEED-X stage 2 (a condition
 map beside the noisy latent, its new input weights starting at zero).
@@ -6,223 +6,295 @@ map beside the noisy latent, its new input weights starting at zero).
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel, UNet2DConditionModel
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from visavis.models.checkpoint import load_config, load_weights, save_module
-from visavis.models.image_encoder import POOL_STRIDE
+from visavis.errors import VisavisError
+from visavis.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_config
+from visavis.models.denoisers import (
+    NO_EXTRA_CONDITION,
+    Denoiser,
+    condition_dim,
+    condition_kept,
+    denoise,
+    keep_conditions,
+    load_denoiser,
+    pooled_dim,
+    widen_input,
+)
+from visavis.models.token_connector import Condition, DetokenizerConfig, TokenConnector
 
-Denoiser: TypeAlias = PixArtTransformer2DModel | UNet2DConditionModel
-DENOISER_FOLDER = "denoiser"
+__all__ = ["DENOISER_FOLDER", "NO_EXTRA_CONDITION", "Detokenizer", "DetokenizerConfig", "draw_sigma"]
+
+Scheduler: TypeAlias = FlowMatchEulerDiscreteScheduler | DDIMScheduler
+DENOISER_FOLDER, SCHEDULER_FOLDER, CONNECTOR_FOLDER = "denoiser", "scheduler", "connector"
 TRAINING_STEPS = 1000
-NO_EXTRA_CONDITION = {"resolution": None, "aspect_ratio": None}
 MIN_SIGMA = 0.05
 """The least noise level that is drawn; it also bounds the weight of the loss."""
 
 
-@dataclass(frozen=True)
-class DetokenizerConfig:
-    """Shape of the condition.
-
-    Attributes:
-        denoiser: `dit` (PixArt) or `unet`.
-        token_dim: Channels of an image token.
-        image_tokens: Tokens of a picture: 64 (pooled) or 256.
-        condition_dim: Channels of the cross-attention condition.
-        latent_channels: Channels of the latent.
-        latent_size: Side of the latent.
-        map_dim: Channels of the query grid that the maps are made from.
-    """
-
-    denoiser: str = "dit"
-    token_dim: int = 4096
-    image_tokens: int = 64
-    condition_dim: int = 4096
-    latent_channels: int = 32
-    latent_size: int = 16
-    map_dim: int = 64
-
-
-def draw_sigma(count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Draws noise levels `[count]` in [0.05, 1]: logit-normal, mean 0.5, one in four at pure noise.
+def draw_sigma(count: int, generator: torch.Generator | None = None, shift: float = 1.0) -> Tensor:
+    """Draws noise levels `[count]` in [0.05, 1]: logit-normal, mean 0.5, shifted, one in four at pure noise.
 
     Few-step sampling starts from pure noise, so that level gets a share of its own.
     """
-    sigma = torch.sigmoid(torch.randn(count, generator=generator) + 0.5).clamp(MIN_SIGMA, 1.0)
+    sigma = torch.sigmoid(torch.randn(count, generator=generator) + 0.5)
+    sigma = (shift * sigma / (1 + (shift - 1) * sigma)).clamp(MIN_SIGMA, 1.0)
     return torch.where(torch.rand(count, generator=generator) < 0.25, torch.ones(()), sigma)
 
 
-class TokenConnector(nn.Module):
-    """Turns image tokens into a cross-attention condition and two maps of the latent's shape.
+@dataclass(frozen=True)
+class Initialisation:
+    """What a detokenizer took over from a text-to-image model.
 
-    Tokens are laid out on the encoder's 16 × 16 query grid (a pooled token covers a horizontal run of four), folded to
-    the latent's grid and convolved: one map joins the noisy latent at the denoiser's input, the other is a linear
-    first guess of the latent. The same connector serves the DiT and the UNet.
+    Attributes:
+        kept: Names of weights that stayed as they were.
+        widened: Names of weights that got more input channels, at zero.
+        fresh: Names of weights that begin untrained.
+        kept_share: Parameters in `kept` over all.
     """
 
-    def __init__(self, config: DetokenizerConfig) -> None:
-        super().__init__()
-        self.queries = math.isqrt(config.image_tokens)
-        self.run = 1
-        if self.queries % POOL_STRIDE**2:
-            self.run = POOL_STRIDE
-            self.queries = math.isqrt(config.image_tokens * POOL_STRIDE)
-        self.latent_channels = config.latent_channels
-        self.unpool = nn.Linear(config.token_dim, self.run * config.map_dim)
-        fold = config.latent_size / self.queries
-        self.fold = nn.PixelUnshuffle(round(1 / fold)) if fold <= 1 else nn.PixelShuffle(round(fold))
-        self.maps = nn.Conv2d(round(config.map_dim / fold**2), 2 * config.latent_channels, 3, padding=1)
-        self.condition = nn.Sequential(
-            nn.Linear(config.token_dim, config.condition_dim),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(config.condition_dim, config.condition_dim),
-            nn.RMSNorm(config.condition_dim, eps=1e-5),
-        )
-        self.position = nn.Parameter(torch.randn(config.image_tokens, config.condition_dim) * 0.02)
-
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps tokens `[B, N, d]` to (condition `[B, N, c]`, aligned map and first guess, both `[B, C, h, w]`)."""
-        grid = self.unpool(tokens).view(len(tokens), self.queries, self.queries, -1).permute(0, 3, 1, 2)
-        aligned, guess = self.maps(self.fold(grid)).split(self.latent_channels, dim=1)
-        return self.condition(tokens) + self.position, aligned, guess
+    kept: tuple[str, ...]
+    widened: tuple[str, ...]
+    fresh: tuple[str, ...]
+    kept_share: float
 
 
 class Detokenizer(nn.Module):
-    """Paints latents from image tokens by flow matching.
+    """Paints latents from image tokens, by flow matching or by a noise-predicting diffusion.
 
-    The network predicts the clean latent as a correction of the connector's first guess; the velocity that the
-    scheduler wants follows from it: `v = (x_sigma - x_0) / sigma`.
+    In flow matching the network predicts the clean latent as a correction of the connector's first guess; the
+    velocity that the scheduler wants follows from it: `v = (x_sigma - x_0) / sigma`.
     """
 
-    def __init__(
-        self, denoiser: Denoiser, scheduler: FlowMatchEulerDiscreteScheduler, config: DetokenizerConfig
-    ) -> None:
+    initialisation: Initialisation | None = None
+
+    def __init__(self, denoiser: Denoiser, scheduler: Scheduler, connector: TokenConnector) -> None:
         super().__init__()
-        self.config = config
+        names = {field.name for field in fields(DetokenizerConfig)}
+        self.config = DetokenizerConfig(**{k: v for k, v in connector.config.items() if k in names})
         self.denoiser = denoiser
         self.scheduler = scheduler
-        self.connector = TokenConnector(config)
+        self.connector = connector
+        keep_conditions(denoiser)
 
     @classmethod
     def from_text_to_image(
         cls,
         denoiser: Denoiser,
-        scheduler: FlowMatchEulerDiscreteScheduler,
+        scheduler: Scheduler,
         token_dim: int,
         image_tokens: int = 64,
+        **options: Any,
     ) -> Detokenizer:
-        """Builds a detokenizer on a text-to-image model: its input is widened by the aligned map, at zero."""
-        is_dit = isinstance(denoiser, PixArtTransformer2DModel)
-        condition = denoiser.config.caption_channels if is_dit else denoiser.config.cross_attention_dim
-        config = DetokenizerConfig(
-            denoiser="dit" if is_dit else "unet",
-            token_dim=token_dim,
-            image_tokens=image_tokens,
-            condition_dim=condition,
-            latent_channels=denoiser.config.in_channels,
-            latent_size=denoiser.config.sample_size,
-        )
-        _widen_input(denoiser, 2 * config.latent_channels)
-        return cls(denoiser, scheduler, config)
-
-    def predict(self, noisy: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:
-        """Predicts the clean latent.
+        """Builds a detokenizer on a text-to-image model: its input is widened at zero, its output stays.
 
         Args:
-            noisy: `[B, C, h, w]`.
-            sigma: `[B]` in (0, 1].
-            tokens: `[B, N, token_dim]`.
+            denoiser: Changed in place.
+            scheduler: Of the text-to-image model; another one is built if the objective needs it.
+            token_dim: Channels of an image token.
+            image_tokens: Tokens of a picture.
+            options: Further fields of `DetokenizerConfig`.
         """
-        condition, aligned, guess = self.connector(tokens)
-        return guess + self._denoise(torch.cat([noisy, aligned], dim=1), sigma, condition)
+        config = DetokenizerConfig(
+            token_dim=token_dim,
+            image_tokens=image_tokens,
+            condition_dim=condition_dim(denoiser),
+            latent_channels=denoiser.config.in_channels,
+            latent_size=denoiser.config.sample_size,
+            pooled_dim=pooled_dim(denoiser),
+            **options,
+        )
+        before = {name: weight.shape for name, weight in denoiser.named_parameters()}
+        widen_input(denoiser, config.input_channels)
+        model = cls(denoiser, _scheduler_for(config, scheduler), TokenConnector.of(config))
+        after = dict(denoiser.named_parameters())
+        kept = tuple(name for name, weight in after.items() if weight.shape == before[name])
+        total = sum(weight.numel() for weight in model.parameters())
+        model.initialisation = Initialisation(
+            kept,
+            tuple(name for name in after if name not in kept),
+            tuple(f"connector.{name}" for name, _ in model.connector.named_parameters()),
+            sum(after[name].numel() for name in kept) / total,
+        )
+        return model
 
-    def _denoise(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
-        timestep = sigma * TRAINING_STEPS
-        if self.config.denoiser == "dit":
-            output = self.denoiser(
-                x, encoder_hidden_states=condition, timestep=timestep, added_cond_kwargs=NO_EXTRA_CONDITION
-            ).sample
-        else:
-            output = self.denoiser(x, timestep, encoder_hidden_states=condition).sample
-        clean: Tensor = output[:, : self.config.latent_channels]
-        return clean
-
-    def forward(self, tokens: Tensor, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-        """Flow-matching loss of each picture `[B]` on its clean latent, weight 1 / (sigma + 0.05).
+    def forward(
+        self,
+        tokens: Tensor,
+        latents: Tensor,
+        noise: Tensor,
+        level: Tensor,
+        dropped: Tensor | None = None,
+        sources: Tensor | None = None,
+    ) -> Tensor:
+        """Loss of each picture `[B]`: on its clean latent, weight 1 / (sigma + 0.05), or on its noise.
 
         Args:
             tokens: `[B, N, token_dim]`.
             latents: `[B, C, h, w]`.
             noise: `[B, C, h, w]`, standard normal.
-            sigma: `[B]`, from `draw_sigma`.
+            level: `[B]`: sigma from `draw_sigma` for flow matching, else a share of the diffusion's steps in [0, 1).
+            dropped: `[B]`, true where the tokens are kept from the network.
+            sources: `[B, C, h, w]`, latents of condition images.
         """
-        wide = sigma.view(-1, 1, 1, 1)
-        prediction = self.predict((1 - wide) * latents + wide * noise, sigma, tokens)
-        error = (prediction.float() - latents).square().mean(dim=(1, 2, 3))
-        return error / (sigma + MIN_SIGMA)
+        if self.config.condition_dropout and dropped is not None:
+            tokens = self.connector.without(tokens, dropped)
+        condition = self.connector(tokens)
+        if self.config.objective == "epsilon":
+            timestep = (level * TRAINING_STEPS).long()
+            noisy = self.scheduler.add_noise(latents, noise, timestep)
+            said = self._predict(noisy, timestep.to(latents), condition, sources)
+            return (said.float() - noise).square().mean(dim=(1, 2, 3))
+        wide = level.view(-1, 1, 1, 1)
+        noisy = (1 - wide) * latents + wide * noise
+        said = self._predict(noisy, level * TRAINING_STEPS, condition, sources)
+        return (said.float() - latents).square().mean(dim=(1, 2, 3)) / (level + MIN_SIGMA)
+
+    def predict(
+        self, noisy: Tensor, timestep: Tensor, tokens: Tensor, sources: Tensor | None = None
+    ) -> Tensor:
+        """Predicts the clean latent (flow matching) or the noise (epsilon).
+
+        Args:
+            noisy: `[B, C, h, w]`.
+            timestep: `[B]` in (0, 1000].
+            tokens: `[B, N, token_dim]`.
+            sources: `[B, C, h, w]`, latents of condition images.
+        """
+        return self._predict(noisy, timestep, self.connector(tokens), sources)
+
+    def _predict(
+        self, noisy: Tensor, timestep: Tensor, condition: Condition, sources: Tensor | None
+    ) -> Tensor:
+        parts = [noisy, condition.aligned]
+        if self.config.condition_image:
+            parts.append(torch.zeros_like(noisy) if sources is None else sources)
+        x = torch.cat(parts, dim=1)
+        output = denoise(self.denoiser, x, timestep, condition.tokens, condition.pooled)
+        said = output[:, : self.config.latent_channels]
+        return said if condition.guess is None else condition.guess + said
 
     @torch.no_grad()
-    def sample(self, tokens: Tensor, steps: int = 4, seed: int = 0) -> Tensor:
-        """Paints latents `[B, C, h, w]` for tokens `[B, N, d]` by Euler steps; same seed, same picture.
+    def sample(
+        self,
+        tokens: Tensor,
+        steps: int = 4,
+        seed: int = 0,
+        guidance: float | None = None,
+        sources: Tensor | None = None,
+    ) -> Tensor:
+        """Paints latents `[B, C, h, w]` for tokens `[B, N, d]`; same seed, same picture.
 
-        The noise of an item does not depend on its place in the batch.
+        The noise of an item does not depend on its place in the batch. The condition goes through connector and
+        cross-attention projections once for all steps; with guidance both halves go through the network in one call.
+
+        Args:
+            tokens: `[B, N, d]`.
+            steps: Evaluations of the network for a picture.
+            seed: Of the noise.
+            guidance: Scale of classifier-free guidance; the configuration's when None, 1 is off.
+            sources: `[B, C, h, w]`, latents of condition images; nothing (zeros) when None.
+
+        Raises:
+            VisavisError: If guidance is asked of a network that was never taught without its condition.
         """
-        side = self.config.latent_size
-        shape = (self.config.latent_channels, side, side)
+        scale = self.config.guidance if guidance is None else guidance
+        if scale != 1 and not self.config.condition_dropout:
+            raise VisavisError(
+                f"guidance is {scale:g}, but this detokenizer was tuned without condition dropout",
+                fix="set detokenizer.guidance=1, or tune again with detokenizer.condition_dropout=0.1",
+            )
+        count, side, guided = len(tokens), self.config.latent_size, scale != 1
         generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(shape, generator=generator).to(tokens)
-        x = noise.expand(len(tokens), *shape)
-        self.scheduler.set_timesteps(steps, device=tokens.device)
-        sigmas = self.scheduler.sigmas
-        for index, timestep in enumerate(self.scheduler.timesteps):
-            sigma = sigmas[index].to(tokens).expand(len(tokens))
-            clean = self.predict(x, sigma, tokens)
-            x = self.scheduler.step((x - clean) / sigma[:1, None, None, None], timestep, x).prev_sample
+        noise = torch.randn((self.config.latent_channels, side, side), generator=generator).to(tokens)
+        x = noise.expand(count, *noise.shape)
+        if guided:
+            nothing = self.connector.without(
+                tokens, torch.ones(count, dtype=torch.bool, device=tokens.device)
+            )
+            tokens = torch.cat([tokens, nothing])
+            sources = None if sources is None else torch.cat([sources, sources])
+        condition = self.connector(tokens)
+        scheduler = self.solver()
+        scheduler.set_timesteps(steps, device=tokens.device)
+        with condition_kept():
+            for time in scheduler.timesteps:
+                timestep = time.to(tokens).expand(len(tokens))
+                said = self._predict(torch.cat([x, x]) if guided else x, timestep, condition, sources)
+                if guided:
+                    told, untold = said.chunk(2)
+                    said = untold + scale * (told - untold)
+                x = scheduler.step(self.as_scheduled(said, x, time), time, x, return_dict=False)[0]
         return x
 
-    def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """Writes the denoiser and the scheduler in diffusers' layout, the connector beside them."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def as_scheduled(self, said: Tensor, x: Tensor, time: Tensor) -> Tensor:
+        """Turns a prediction at a timestep into what the scheduler steps by: a velocity or noise."""
+        if self.config.objective == "epsilon":
+            return said
+        return (x - said) / (time.to(x) / TRAINING_STEPS)
+
+    def solver(self) -> Any:
+        """Returns a scheduler for one sample; a scheduler holds the state of the sample it is in."""
+        facts = dict(self.scheduler.config)
+        if self.config.solver == "euler":
+            return type(self.scheduler).from_config(facts)
+        if self.config.objective == "epsilon":
+            return DPMSolverMultistepScheduler.from_config(facts)
+        return DPMSolverMultistepScheduler(
+            use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=self.config.shift
+        )
+
+    def save_pretrained(
+        self, folder: Path, dtype: torch.dtype | None = None, autoencoder: nn.Module | None = None
+    ) -> None:
+        """Writes a diffusers pipeline; with an autoencoder it paints pictures, without one latents."""
+        from visavis.models.detokenizer_pipeline import DetokenizerPipeline
+
         original = next(self.denoiser.parameters()).dtype
-        self.denoiser.to(dtype or original).save_pretrained(folder / DENOISER_FOLDER)
-        self.denoiser.to(original)
-        self.scheduler.save_pretrained(folder / "scheduler")
-        save_module(self.connector, self.config, folder, dtype)
+        self.to(dtype or original)
+        pipeline = DetokenizerPipeline(self.denoiser, self.scheduler, self.connector, autoencoder)
+        pipeline.save_pretrained(folder)
+        self.to(original)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Detokenizer:
-        """Reads a folder written by `save_pretrained`, in float32."""
-        config = DetokenizerConfig(**load_config(folder))
-        kind = PixArtTransformer2DModel if config.denoiser == "dit" else UNet2DConditionModel
-        denoiser = kind.from_pretrained(
-            folder / DENOISER_FOLDER, torch_dtype=torch.float32, low_cpu_mem_usage=False
+        """Reads a folder written by `save_pretrained`, in float32; earlier ones held the connector at their top."""
+        if (folder / WEIGHTS_FILE).is_file():
+            facts = load_config(folder)
+            facts.pop("denoiser")
+            connector = TokenConnector.of(DetokenizerConfig(**facts))
+            connector.load_state_dict(load_file(folder / WEIGHTS_FILE), strict=True)
+        elif (folder / CONNECTOR_FOLDER / CONFIG_FILE).is_file():
+            connector = TokenConnector.from_pretrained(
+                folder / CONNECTOR_FOLDER, torch_dtype=torch.float32, low_cpu_mem_usage=False
+            )
+        else:
+            raise VisavisError(f"{folder} holds no detokenizer", fix="give a folder that tuning wrote")
+        kind = DDIMScheduler if connector.config.objective == "epsilon" else FlowMatchEulerDiscreteScheduler
+        scheduler = kind.from_pretrained(folder / SCHEDULER_FOLDER)
+        return cls(load_denoiser(folder / DENOISER_FOLDER), scheduler, connector)
+
+
+def _scheduler_for(config: DetokenizerConfig, scheduler: Scheduler) -> Scheduler:
+    """Returns the scheduler of an objective: SDXL's noise schedule for epsilon, straight paths for flow."""
+    if config.objective == "epsilon":
+        if isinstance(scheduler, DDIMScheduler):
+            return scheduler
+        return DDIMScheduler(
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            clip_sample=False,
+            set_alpha_to_one=False,
+            timestep_spacing="trailing",
         )
-        scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
-        model = cls(denoiser, scheduler, config)
-        load_weights(model.connector, folder)
-        return model
-
-
-def _widen_input(denoiser: Denoiser, channels: int) -> None:
-    """Gives the first convolution more input channels; the new weights are zero, so the output stays as it was."""
-    owner, name = (
-        (denoiser.pos_embed, "proj")
-        if isinstance(denoiser, PixArtTransformer2DModel)
-        else (denoiser, "conv_in")
-    )
-    old: nn.Conv2d = getattr(owner, name)
-    geometry: dict[str, Any] = {"kernel_size": old.kernel_size, "stride": old.stride, "padding": old.padding}
-    new = nn.Conv2d(channels, old.out_channels, bias=old.bias is not None, **geometry)
-    with torch.no_grad():
-        new.weight.zero_()
-        new.weight[:, : old.in_channels] = old.weight
-        if old.bias is not None and new.bias is not None:
-            new.bias.copy_(old.bias)
-    setattr(owner, name, new)
-    denoiser.register_to_config(in_channels=channels)
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler) and config.shift == scheduler.config.shift:
+        return scheduler
+    return FlowMatchEulerDiscreteScheduler(shift=config.shift)

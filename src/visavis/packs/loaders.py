@@ -13,11 +13,12 @@ from visavis.packs.manifest import Pack
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import FlowMatchEulerDiscreteScheduler, ModelMixin, PixArtTransformer2DModel
+    from diffusers import FlowMatchEulerDiscreteScheduler, ModelMixin
     from insightface.app import FaceAnalysis
     from segment_anything import SamPredictor
     from transformers import CLIPModel, CLIPProcessor, PreTrainedTokenizerBase
 
+    from visavis.models.denoisers import Denoiser
     from visavis.models.image_encoder import ImageEncoder
     from visavis.models.mllm import Mllm
 
@@ -90,15 +91,23 @@ def load_autoencoder(pack: Pack, *, dtype: torch.dtype | None = None) -> ModelMi
 
 def load_text_to_image(
     pack: Pack, *, dtype: torch.dtype | None = None
-) -> tuple[PixArtTransformer2DModel, FlowMatchEulerDiscreteScheduler]:
-    """Returns the text-to-image transformer and its flow-matching scheduler."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
+) -> tuple[Denoiser, FlowMatchEulerDiscreteScheduler]:
+    """Returns the text-to-image network, of the class that its config names, and a flow-matching scheduler.
+
+    A network that was published with another scheduler gets a flow-matching one: the detokenizer is tuned by it.
+    """
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    from visavis.models.denoisers import load_denoiser
 
     path = pack.part("text_to_image")
-    denoiser = PixArtTransformer2DModel.from_pretrained(
-        path / "denoiser", torch_dtype=_float(dtype), use_safetensors=True, low_cpu_mem_usage=False
+    denoiser = load_denoiser(path / "denoiser", _float(dtype))
+    facts = FlowMatchEulerDiscreteScheduler.load_config(path / "scheduler")
+    flows = facts.get("_class_name") == FlowMatchEulerDiscreteScheduler.__name__
+    scheduler = (
+        FlowMatchEulerDiscreteScheduler.from_config(facts) if flows else FlowMatchEulerDiscreteScheduler()
     )
-    return denoiser.eval(), FlowMatchEulerDiscreteScheduler.from_pretrained(path / "scheduler")
+    return denoiser.eval(), scheduler
 
 
 def _float(dtype: torch.dtype | None) -> torch.dtype:

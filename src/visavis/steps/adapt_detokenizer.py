@@ -13,7 +13,7 @@ def adapt_detokenizer(
     recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path
 ) -> Manifest:
     """Runs the step; see `visavis.steps`."""
-    section = ("adapt", "detokenizer.sample_steps", "pack.mllm", "pack.vae")
+    section = ("adapt", "detokenizer.sample_steps", "engine.precision", "pack.mllm", "pack.vae")
     return run_step("adapt_detokenizer", _body, recipe, context, inputs, output, section)
 
 
@@ -26,7 +26,13 @@ def _body(job: StepJob) -> StepResult:
     from visavis.models.detokenizer import Detokenizer
     from visavis.models.mllm import Mllm
     from visavis.packs.loaders import load_autoencoder, load_mllm
-    from visavis.training.detokenizer import fit_tokens, predicted_tokens, reconstruct
+    from visavis.training.detokenizer import (
+        fit_tokens,
+        predicted_tokens,
+        reconstruct,
+        source_latents,
+        sources_of,
+    )
 
     config, store = job.recipe.adapt, TokenStore.open(job.folder("tokens"))
     mllm = Mllm.from_pretrained(job.folder("mllm")).eval()
@@ -39,14 +45,20 @@ def _body(job: StepJob) -> StepResult:
     share = (1 - config.own_share) / max(config.own_share, 1e-6)
     seen_rows = np.resize(seen_rows, max(1, round(len(rows) * share)))
     seen = fit_tokens(torch.from_numpy(store.tokens[seen_rows].astype(np.float32)), wanted).half().numpy()
+    painted = np.concatenate([rows, seen_rows])
+    sources = None
+    if detokenizer.config.condition_image:
+        sources = source_latents(store, painted, sources_of(store.select(PEOPLE, "train")))
     reconstruct(
         detokenizer,
         np.concatenate([said, seen]),
-        store.latents[np.concatenate([rows, seen_rows])],
+        store.latents[painted],
         config,
         job.scratch,
         lambda values, step: job.tracker.log_metrics(values, step=step),
         lambda done, total: job.progress(done, total, "steps"),
+        job.recipe.engine,
+        sources,
     )
     detokenizer.save_pretrained(job.work)
     steps = job.recipe.detokenizer.sample_steps

@@ -21,7 +21,7 @@ from visavis.evaluation.items import (
 )
 from visavis.models.detokenizer import Detokenizer
 from visavis.models.mllm import Mllm
-from visavis.training.detokenizer import fit_tokens, predicted_tokens
+from visavis.training.detokenizer import fit_tokens, given_sources, predicted_tokens
 
 _PAINT_BATCH = 64
 _Kind = Literal["natural", "people", "face"]
@@ -160,7 +160,10 @@ def reconstruction_items(
         tokens = torch.from_numpy(store.tokens[part].astype(np.float32))
         for name, model in (("before", before), ("after", after)):
             read = fit_tokens(tokens, model.config.image_tokens)
-            painted[name] += list(decode_latents(autoencoder, model.eval().sample(read, steps)))
+            sources = given_sources(store, part, _KINDS, "test") if model.config.condition_image else None
+            painted[name] += list(
+                decode_latents(autoencoder, model.eval().sample(read, steps, sources=sources))
+            )
     return [
         ReconstructionItem(
             str(row),

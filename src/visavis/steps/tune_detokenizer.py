@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visavis.files import write_json
 from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ def tune_detokenizer(
     recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path
 ) -> Manifest:
     """Runs the step; see `visavis.steps`."""
-    section = ("detokenizer", "pack.text_to_image", "pack.vae")
+    section = ("detokenizer", "engine.precision", "pack.text_to_image", "pack.vae")
     return run_step("tune_detokenizer", _body, recipe, context, inputs, output, section)
 
 
@@ -31,7 +33,7 @@ def _body(job: StepJob) -> StepResult:
     from visavis.models.detokenizer import Detokenizer
     from visavis.packs.loaders import load_autoencoder, load_text_to_image
     from visavis.training.baselines import unet_like, untrained_like
-    from visavis.training.detokenizer import reconstruct
+    from visavis.training.detokenizer import reconstruct, source_latents, sources_of
 
     store, config = TokenStore.open(job.folder("tokens")), job.recipe.detokenizer
     denoiser, scheduler = load_text_to_image(job.pack)
@@ -41,7 +43,19 @@ def _body(job: StepJob) -> StepResult:
     elif not config.from_pretrained:
         denoiser = untrained_like(denoiser)
     autoencoder = load_autoencoder(job.pack)
-    detokenizer = Detokenizer.from_text_to_image(denoiser, scheduler, store.tokens.shape[2])
+    detokenizer = Detokenizer.from_text_to_image(
+        denoiser,
+        scheduler,
+        store.tokens.shape[2],
+        config.image_tokens,
+        objective=config.objective,
+        shift=config.shift,
+        condition_dropout=config.condition_dropout,
+        condition_image=config.stage2,
+        guidance=config.guidance,
+        solver=config.solver,
+    )
+    _tell_start(job, detokenizer)
     total = config.natural.steps + config.people.steps
     metrics: dict[str, float] = {}
     stages = (
@@ -57,12 +71,39 @@ def _body(job: StepJob) -> StepResult:
         def progress(done: int, _: int, offset: int = offset) -> None:
             job.progress(offset + done, total, "steps")
 
-        work = job.scratch / name
-        reconstruct(detokenizer, store.tokens[rows], store.latents[rows], stage, work, log, progress)
+        sources = None
+        if config.stage2:
+            sources = source_latents(store, rows, sources_of(store.select(sets, "train")))
+        reconstruct(
+            detokenizer,
+            store.tokens[rows],
+            store.latents[rows],
+            stage,
+            job.scratch / name,
+            log,
+            progress,
+            job.recipe.engine,
+            sources,
+        )
         detokenizer.save_pretrained(job.work / name)
         metrics |= score(job, detokenizer, autoencoder, store, config.sample_steps, f"after_{name}")
     count = sum(len(store.rows(sets, "train")) for sets in (("natural",), PEOPLE))
     return StepResult({"in": count, "kept": count, "dropped": {}}, metrics)
+
+
+def _tell_start(job: StepJob, detokenizer: Detokenizer) -> None:
+    """Writes down what the detokenizer took over from the text-to-image model, and what begins untrained."""
+    start = detokenizer.initialisation
+    if start is None:
+        return
+    write_json(job.work / "initialisation.json", asdict(start))
+    job.tracker.set_tags(
+        {
+            "kept_share_at_start": f"{start.kept_share:.3f}",
+            "widened_at_start": ", ".join(start.widened) or "nothing",
+            "untrained_at_start": ", ".join(start.fresh) or "nothing",
+        }
+    )
 
 
 def score(
@@ -75,7 +116,7 @@ def score(
     from visavis.chat.model import decode_latents
     from visavis.evaluation.reconstruction import psnr
     from visavis.steps.grids import rows_of_pictures
-    from visavis.training.detokenizer import fit_tokens
+    from visavis.training.detokenizer import fit_tokens, given_sources
 
     rows = store.rows(PEOPLE, "val")[:_SCORED]
     if not len(rows):
@@ -83,7 +124,8 @@ def score(
     tokens = fit_tokens(
         torch.from_numpy(store.tokens[rows].astype(np.float32)), detokenizer.config.image_tokens
     )
-    painted = decode_latents(autoencoder, detokenizer.eval().sample(tokens, sample_steps))
+    sources = given_sources(store, rows, PEOPLE, "val") if detokenizer.config.condition_image else None
+    painted = decode_latents(autoencoder, detokenizer.eval().sample(tokens, sample_steps, sources=sources))
     truth = store.pictures[rows]
     job.tracker.log_image(
         rows_of_pictures([list(truth[:12]), list(painted[:12])]), f"reconstruction_{label}.png"

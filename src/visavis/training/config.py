@@ -39,14 +39,19 @@ class EngineConfig(_Strict):
     )
     precision: str = Field("fp32", pattern="^(fp32|bf16)$", description="bf16 on GPUs that have it.")
     accumulate: int = Field(1, ge=1, description="Parts that a step is computed in, one after the other.")
-    activation_checkpointing: bool = Field(False, description="Recompute activations: less memory, a third slower.")
+    activation_checkpointing: bool = Field(
+        False, description="Recompute activations: less memory, a third slower."
+    )
     compile: bool = Field(False, description="torch.compile the model.")
     checkpoints: str = Field(
-        "", description="s3:// prefix for checkpoints, for machines whose disk is lost; empty: beside the work."
+        "",
+        description="s3:// prefix for checkpoints, for machines whose disk is lost; empty: beside the work.",
     )
     keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that are kept.")
     stop_after_bad_steps: int = Field(
-        5, ge=1, description="Steps in a row with a loss or gradient that is no number, after which a run stops."
+        5,
+        ge=1,
+        description="Steps in a row with a loss or gradient that is no number, after which a run stops.",
     )
     divergence_factor: float = Field(
         10.0, ge=0, description="A loss above this multiple of its mean counts as diverging; 0: never."
@@ -55,7 +60,9 @@ class EngineConfig(_Strict):
     early_stop_points: int = Field(
         0, ge=0, description="Logged points without a better loss after which a stage ends; 0: never."
     )
-    peak_tflops: float = Field(0.0, ge=0, description="Peak rate of a device for MFU; 0: looked up by its name.")
+    peak_tflops: float = Field(
+        0.0, ge=0, description="Peak rate of a device for MFU; 0: looked up by its name."
+    )
 
 
 class StageConfig(OptimConfig):
@@ -134,9 +141,29 @@ class DetokenizerStages(_Strict):
         True,
         description="Whether the dit starts from the pack's text-to-image weights; a unet always starts from nothing.",
     )
+    image_tokens: int = Field(
+        64, description="Tokens it paints from: 64 (pooled), or 256, which needs encode.pooled=false."
+    )
+    stage2: bool = Field(
+        False,
+        description="Whether the latent of a picture shown before stands beside the noise (SEED-X stage 2).",
+    )
+    objective: str = Field(
+        "flow", pattern="^(flow|epsilon)$", description="flow matching, or epsilon: to predict the noise."
+    )
+    shift: float = Field(
+        1.0, gt=0, description="Moves the noise levels of flow matching; above 1 towards noise."
+    )
+    condition_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of pictures learned without their tokens, so that guidance works."
+    )
+    guidance: float = Field(1.0, ge=0, description="Scale of classifier-free guidance; 1 is off.")
+    solver: str = Field(
+        "euler", pattern="^(euler|dpm)$", description="euler, or DPM-Solver++ of second order."
+    )
     natural: OptimConfig = OptimConfig()
     people: OptimConfig = OptimConfig()
-    sample_steps: int = Field(4, ge=1, description="Euler steps of a sample.")
+    sample_steps: int = Field(4, ge=1, description="Evaluations of the network for a picture.")
 
 
 class EncodeConfig(_Strict):

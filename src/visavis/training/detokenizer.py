@@ -5,9 +5,10 @@ Source: the paper, section 3.1; the last stage follows SEED-Story's adaptation o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +18,10 @@ from torch import Tensor, nn
 from visavis.chat.template import Template
 from visavis.data.published.tokens import TokenStore
 from visavis.errors import VisavisError
-from visavis.models.detokenizer import Detokenizer, draw_sigma
+from visavis.models.detokenizer import Detokenizer, DetokenizerConfig, draw_sigma
 from visavis.models.image_encoder import pool_tokens
 from visavis.models.mllm import Mllm
-from visavis.training.config import OptimConfig
+from visavis.training.config import EngineConfig, OptimConfig
 from visavis.training.engine import Log, Totals, train
 from visavis.training.mllm import conversation_batch
 
@@ -29,8 +30,46 @@ _PREDICT_BATCH = 16
 
 
 def fit_tokens(tokens: Tensor, wanted: int) -> Tensor:
-    """Returns tokens `[B, wanted, d]`, pooled if they are not yet."""
+    """Returns tokens `[B, wanted, d]`, pooled if they are not yet.
+
+    Raises:
+        VisavisError: If they are pooled and may not be.
+    """
+    if tokens.shape[1] < wanted:
+        raise VisavisError(
+            f"detokenizer.image_tokens is {wanted}, but {tokens.shape[1]} tokens of a picture are stored",
+            fix="set encode.pooled=false, or detokenizer.image_tokens=64",
+        )
     return tokens if tokens.shape[1] == wanted else pool_tokens(tokens)
+
+
+def sources_of(samples: Iterable[dict[str, Any]]) -> dict[int, int]:
+    """Returns, for the row of each generated picture, that of the first picture of its chat: a condition image.
+
+    A picture that opens a chat, or is asked to be repeated, has none.
+    """
+    found: dict[int, int] = {}
+    for sample in samples:
+        parts = [(turn["role"], part) for turn in sample["turns"] for part in turn["content"]]
+        shown = [(role, sample["rows"][part["image"]]) for role, part in parts if part["type"] == "image"]
+        for role, row in shown[1:]:
+            if role == "assistant" and row != shown[0][1]:
+                found.setdefault(row, shown[0][1])
+    return found
+
+
+def source_latents(store: TokenStore, rows: Iterable[int], sources: Mapping[int, int]) -> NDArray[np.float16]:
+    """Returns the latents `[M, C, h, w]` of the condition image of each row; zeros where there is none."""
+    wanted = [sources.get(int(row), -1) for row in rows]
+    latents: NDArray[np.float16] = np.array(store.latents[[max(row, 0) for row in wanted]])
+    latents[np.asarray(wanted) < 0] = 0
+    return latents
+
+
+def given_sources(store: TokenStore, rows: Iterable[int], sets: Iterable[str], split: str) -> Tensor:
+    """Returns the latents `[M, C, h, w]` of the condition images of rows of a split, as float32."""
+    sources = sources_of(store.select(sets, split))
+    return torch.from_numpy(source_latents(store, rows, sources).astype(np.float32))
 
 
 def reconstruct(
@@ -41,6 +80,8 @@ def reconstruct(
     work: Path,
     log: Log | None = None,
     progress: Progress | None = None,
+    engine: EngineConfig | None = None,
+    sources: NDArray[np.float16] | None = None,
 ) -> dict[str, float]:
     """Tunes the detokenizer in place to paint latents from tokens.
 
@@ -49,39 +90,43 @@ def reconstruct(
         tokens: `[M, T, d]`, from the encoder or predicted by an MLLM.
         latents: `[M, C, h, w]`, the row of each.
         config: Optimizer and schedule.
-        work: Folder of the checkpoint.
+        work: Folder of the checkpoints.
         log: Receives metrics by step.
         progress: Receives (steps done, steps in all).
+        engine: How it is run.
+        sources: `[M, C, h, w]`, latents of condition images, for a detokenizer that takes them.
 
     Raises:
-        VisavisError: If there are no tokens to learn from.
+        VisavisError: If there are no tokens to learn from, or fewer of them a picture than the detokenizer reads.
     """
-    if not len(tokens) and config.steps:
+    if not config.steps:
+        return {}
+    if not len(tokens):
         raise VisavisError(
             "there is no picture to tune the detokenizer on",
             fix="put natural pictures into `pictures/` beside the clips, or give the stage 0 steps",
         )
-    if not config.steps:
-        return {}
-    task = PaintTask(tokens, latents, config, detokenizer.config.image_tokens)
-    return train(detokenizer, task, config, work, log, progress)
+    task = PaintTask(tokens, latents, config, detokenizer.config, sources)
+    return train(detokenizer, task, config, work, log, progress, engine)
 
 
 @dataclass
 class PaintTask:
-    """Pictures to paint from their tokens; an item is a row of the arrays and the seed of its noise.
+    """Pictures to paint from their tokens; an item is a row of the arrays and the seed of all that is random about it.
 
     Attributes:
         tokens: `[M, T, d]`.
         latents: `[M, C, h, w]`.
         config: Batch size.
-        image_tokens: Tokens that the detokenizer reads.
+        shape: Of the detokenizer: tokens that it reads, objective, condition dropout.
+        sources: `[M, C, h, w]`, latents of condition images, or None.
     """
 
     tokens: NDArray[np.float16]
     latents: NDArray[np.float16]
     config: OptimConfig
-    image_tokens: int
+    shape: DetokenizerConfig
+    sources: NDArray[np.float16] | None = None
 
     def draw(self, step: int, rng: np.random.Generator) -> list[tuple[int, int]]:
         """Returns (row, seed) of `batch_size` pictures."""
@@ -90,35 +135,45 @@ class PaintTask:
         return [(int(row), int(seed)) for row, seed in zip(rows, seeds, strict=True)]
 
     def collate(self, items: Sequence[tuple[int, int]]) -> PaintBatch:
-        """Reads the rows and draws noise and noise level of each from its seed."""
+        """Reads the rows and draws noise, noise level and whether to drop the tokens of each from its seed."""
         rows = [row for row, _ in items]
         clean = torch.from_numpy(self.latents[rows].astype(np.float32))
-        noise, sigma = torch.empty_like(clean), torch.empty(len(items))
+        noise, level = torch.empty_like(clean), torch.empty(len(items))
+        dropped = torch.zeros(len(items), dtype=torch.bool)
         for number, (_, seed) in enumerate(items):
             generator = torch.Generator().manual_seed(seed)
-            sigma[number] = draw_sigma(1, generator)[0]
+            if self.shape.objective == "flow":
+                level[number] = draw_sigma(1, generator, self.shape.shift)[0]
+            else:
+                level[number] = torch.rand(1, generator=generator)[0]
             noise[number] = torch.randn(clean.shape[1:], generator=generator)
-        read = torch.from_numpy(self.tokens[rows].astype(np.float32))
-        return PaintBatch(fit_tokens(read, self.image_tokens), clean, noise, sigma)
+            dropped[number] = torch.rand(1, generator=generator)[0] < self.shape.condition_dropout
+        read = fit_tokens(torch.from_numpy(self.tokens[rows].astype(np.float32)), self.shape.image_tokens)
+        given = None
+        if self.shape.condition_image and self.sources is not None:
+            given = torch.from_numpy(self.sources[rows].astype(np.float32))
+        return PaintBatch(read, clean, noise, level, dropped, given)
 
     def counts(self, batch: PaintBatch) -> Totals:
         """Returns the number of pictures."""
-        return {"pictures": float(len(batch.sigma))}
+        return {"pictures": float(len(batch.level))}
 
     def loss(self, model: nn.Module, batch: PaintBatch, totals: Totals) -> tuple[Tensor, dict[str, float]]:
         """Returns the summed loss of the pictures over their number in the step."""
-        losses = model(batch.tokens, batch.latents, batch.noise, batch.sigma)
+        losses = model(batch.tokens, batch.latents, batch.noise, batch.level, batch.dropped, batch.sources)
         return losses.sum() / totals["pictures"], {}
 
 
 @dataclass(frozen=True)
 class PaintBatch:
-    """Tokens `[B, N, d]`, clean latents and noise `[B, C, h, w]`, noise levels `[B]`."""
+    """Tokens `[B, N, d]`; clean latents, noise and condition images `[B, C, h, w]`; noise levels and `dropped` `[B]`."""
 
-    tokens: Tensor
+    """Tokens `[B, N, d]`; clean latents, noise and condition images `[B, C, h, w]`; levels and `dropped` `[B]`."""
     latents: Tensor
     noise: Tensor
-    sigma: Tensor
+    level: Tensor
+    dropped: Tensor
+    sources: Tensor | None
 
 
 @torch.no_grad()

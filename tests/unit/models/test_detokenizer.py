@@ -8,7 +8,8 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
 
-from visavis.models.detokenizer import NO_EXTRA_CONDITION, Detokenizer, _widen_input
+from visavis.models.denoisers import NO_EXTRA_CONDITION, widen_input
+from visavis.models.detokenizer import Detokenizer
 from visavis.models.image_encoder import pool_tokens
 from visavis.training.baselines import unet_like, untrained_like
 
@@ -31,7 +32,7 @@ def test_widening_the_input_keeps_the_output() -> None:
         return model(picture, encoder_hidden_states=words, timestep=time, added_cond_kwargs=extra).sample
 
     before = run(x)
-    _widen_input(model, 8)
+    widen_input(model, 8)
     torch.testing.assert_close(run(torch.cat([x, torch.randn_like(x)], dim=1)), before)
 
 

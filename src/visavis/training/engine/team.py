@@ -239,7 +239,10 @@ class ShardedTeam(Team):
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         for name, parameter in self.names.items():
-            safe_set_full_fp32_param(parameter, weights[name].to(self.device))
+            whole = weights[name].to(self.device)
+            safe_set_full_fp32_param(parameter, whole)
+            if not hasattr(parameter, "ds_id"):  # below stage 3 the model has a copy of its own
+                parameter.data.copy_(whole)
             for key in MOMENTS:
                 if f"{key}.{name}" in moments:
                     safe_set_full_optimizer_state(parameter, moments[f"{key}.{name}"].to(self.device), key)
