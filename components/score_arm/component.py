@@ -13,6 +13,7 @@ def score_arm(
     detokenizer: dsl.Input[dsl.Model],
     scorecard: dsl.Output[dsl.Artifact],
     mllm: dsl.Input[dsl.Model] = None,
+    adapted: dsl.Input[dsl.Model] = None,
 ) -> None:
     """Score one arm of the paper's comparisons: how it reconstructs and, with an MLLM, whom it paints.
 
@@ -22,11 +23,12 @@ def score_arm(
         tokens: From `encode_images`.
         detokenizer: From `tune_detokenizer`.
         scorecard: `scorecard.json` and the scores by item; sections that were not measured are empty.
-        mllm: From `tune_mllm`, the stage `pair`; left out where only the detokenizer is compared.
+        mllm: From `tune_mllm` or `tune_rounds`; left out where only the detokenizer is compared.
+        adapted: From `adapt_detokenizer`: paints the people instead, where the adaptation is compared.
     """
     from visavis.steps.score_arm import score_arm as step
 
     inputs = {"tokens": tokens.path, "detokenizer": detokenizer.path}
-    if mllm is not None:
-        inputs["mllm"] = mllm.path
+    more = {"mllm": mllm, "adapted": adapted}
+    inputs |= {name: found.path for name, found in more.items() if found is not None}
     scorecard.metadata.update(step(recipe, context, inputs, scorecard.path).summary())

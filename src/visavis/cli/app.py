@@ -18,6 +18,7 @@ from visavis.cli.errors import FriendlyGroup
 from visavis.cli.forget import forget
 from visavis.cli.pack import app as pack_app
 from visavis.cli.scale import scale
+from visavis.cli.train import train
 from visavis.errors import VisavisError
 from visavis.files import read_json
 
@@ -45,6 +46,7 @@ app.add_typer(storybook_app, name="storybook")
 app.add_typer(data_app, name="data")
 app.command()(curate)
 app.command()(forget)
+app.command()(train)
 app.command()(scale)
 
 Overrides = Annotated[
@@ -86,6 +88,9 @@ def run(
     ablation_seeds: Annotated[
         int, typer.Option(min=2, help="Seeds of every arm of the comparisons, from the recipe's `seed` on.")
     ] = 3,
+    ablation_workers: Annotated[
+        int, typer.Option(min=0, help="Arms trained at a time, 2 GB of memory each; 0: one for each core.")
+    ] = 0,
     claims_page: Annotated[
         Path | None,
         typer.Option(
@@ -97,8 +102,8 @@ def run(
     """Run the whole pipeline here: clips -> conversations -> training -> scorecard -> registered version.
 
     Steps that were done before are reused, and a run that was killed goes on where it was: just repeat the
-    command. `--ablations` goes on to train the UNet detokenizer, and the MLLM directly, without stages, with and
-    without the "keep the face identical" text; it takes about as long as the run for every seed.
+    command. `--ablations` goes on to train what the paper compares or leaves open: UNet detokenizers, one without
+    pooling, direct tuning, other losses and connectors; 12 arms for every seed.
 
     Examples: `visavis run --recipe smoke` · `visavis run clips.source=/my/clips` ·
     `visavis run mllm.pair.lr=1e-4 rounds.steps=400` · `visavis run --ablations`
@@ -117,7 +122,15 @@ def run(
         from visavis.launch.ablations import default_page, run_ablations
 
         page = claims_page or default_page()
-        run_ablations(resolved, result, runs=runs, seeds=ablation_seeds, page=page, console=console)
+        run_ablations(
+            resolved,
+            result,
+            runs=runs,
+            seeds=ablation_seeds,
+            workers=ablation_workers,
+            page=page,
+            console=console,
+        )
         show_claims(result.run_dir, page, console)
 
 

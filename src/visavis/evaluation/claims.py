@@ -14,96 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from visavis.errors import VisavisError
+from visavis.evaluation.comparisons import Claim
 from visavis.evaluation.intervals import Figure, mean_over_seeds
 from visavis.evaluation.scorecard import number_at
 from visavis.files import write_atomic, write_json
 
 Verdict = Literal["holds", "does not hold", "undecided"]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One comparison of the paper.
-
-    Attributes:
-        claim_id: Key of the claim's results.
-        says: What the paper claims.
-        source: Where in the paper.
-        paper: The paper's figures in words; says so where it prints none.
-        treatment: The arm that should be better.
-        control: The arm it is compared with.
-        metric: Dotted path in the scorecard; larger is better.
-        unit: Unit of the metric.
-        smallest: Smallest difference that would matter: a claim is refuted if our interval excludes it.
-        paper_difference: The paper's difference in the same metric, where its text prints one. Its pictures and
-            face model are others: only the sign compares.
-        control_metric: Where the control's figure stands, if in the same scorecard under another path.
-    """
-
-    claim_id: str
-    says: str
-    source: str
-    paper: str
-    treatment: str
-    control: str
-    metric: str
-    unit: str
-    smallest: float
-    paper_difference: float | None = None
-    control_metric: str | None = None
-
-
-CLAIMS = (
-    Claim(
-        claim_id="dit_over_unet",
-        says="A DiT detokenizer reconstructs better than the UNet detokenizer (stage 1).",
-        source="section 3.1, figure 2",
-        paper="PSNR on a COCO-2014 subset: “a significant improvement”; the text prints no figure",
-        treatment="DiT detokenizer, from scratch",
-        control="UNet detokenizer, from scratch, same tokens, conditioning and budget",
-        metric="reconstruction.psnr_db",
-        unit="dB",
-        smallest=0.1,
-    ),
-    Claim(
-        claim_id="people_tuning_helps_faces",
-        says="Further tuning of the detokenizer on people improves faces.",
-        source="section 3.1, figure 2",
-        paper="shown in pictures; no figure printed",
-        treatment="DiT after tuning on people",
-        control="DiT before it",
-        metric="reconstruction.psnr_db_faces_after",
-        control_metric="reconstruction.psnr_db_faces_before",
-        unit="dB",
-        smallest=0.1,
-    ),
-    Claim(
-        claim_id="stages_over_direct",
-        says="Staged fine-tuning keeps the person better than direct fine-tuning.",
-        source="sections 3.2 and 4.2",
-        paper="ArcFace 0.114 direct (0.151 with the text), 0.293 for the final staged model; whether all three used one"
-        " detokenizer is not said",
-        treatment="stages reconstruct, inpaint, pair",
-        control="direct fine-tuning on pairs, same number of steps",
-        metric="identity.arcface_single_round",
-        unit="ArcFace",
-        smallest=0.01,
-        paper_difference=0.293 - 0.114,
-    ),
-    Claim(
-        claim_id="text_helps_direct",
-        says="“Please keep the face identical” in the prompt helps direct fine-tuning.",
-        source="section 3.2",
-        paper="ArcFace 0.114 → 0.151",
-        treatment="direct, with the text",
-        control="direct, without it",
-        metric="identity.arcface_single_round",
-        unit="ArcFace",
-        smallest=0.01,
-        paper_difference=0.151 - 0.114,
-    ),
-)
-"""The claims that `visavis run --ablations` tries."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def _body(job: StepJob) -> StepResult:
     steps = job.recipe.detokenizer.sample_steps
     rebuilt = items.reconstruction_items(store, before, after, autoencoder, steps, config)
     job.progress(1, 3, "generating")
-    alone = _single_rounds(job, store, after, autoencoder) if "mllm" in job.inputs else []
+    painter = Detokenizer.from_pretrained(job.folder("adapted")) if "adapted" in job.inputs else after
+    alone = _single_rounds(job, store, painter, autoencoder) if "mllm" in job.inputs else []
     job.progress(2, 3, "scoring")
     scorecard = evaluate(
         single_round=alone,

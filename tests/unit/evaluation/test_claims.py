@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from visavis.errors import VisavisError
-from visavis.evaluation.claims import CLAIMS, ClaimResult, claims_markdown, write_claims
+from visavis.evaluation.claims import ClaimResult, claims_markdown, write_claims
+from visavis.evaluation.comparisons import CLAIMS
 
 STAGES = next(claim for claim in CLAIMS if claim.claim_id == "stages_over_direct")
 

@@ -237,11 +237,14 @@ class ShardedTeam(Team):
     @override
     def load(self, weights: State, moments: State) -> None:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+        from deepspeed.zero import GatheredParameters as gathered
 
+        nothing = contextlib.nullcontext
         for name, parameter in self.names.items():
             whole = weights[name].to(self.device)
             safe_set_full_fp32_param(parameter, whole)
-            if not hasattr(parameter, "ds_id"):  # below stage 3 the model has a copy of its own
+            # The model computes with a copy of its own; at stage 3 it lies in pieces.
+            with gathered([parameter], modifier_rank=0) if hasattr(parameter, "ds_id") else nothing():
                 parameter.data.copy_(whole)
             for key in MOMENTS:
                 if f"{key}.{name}" in moments:

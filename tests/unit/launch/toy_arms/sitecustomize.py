@@ -25,7 +25,15 @@ def _step(name: str) -> Any:
     return step
 
 
-for _name in ("tune_detokenizer", "tune_mllm", "score_arm"):
+for _name in (
+    "encode_images",
+    "tune_detokenizer",
+    "tune_mllm",
+    "tune_rounds",
+    "adapt_detokenizer",
+    "score_arm",
+):
     _module = ModuleType(f"visavis.steps.{_name}")
     setattr(_module, _name, _step(_name))
+    _module.STEP = _name  # type: ignore[attr-defined]
     sys.modules[_module.__name__] = _module

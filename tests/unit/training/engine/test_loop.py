@@ -96,7 +96,13 @@ def test_many_steps_without_a_number_stop_the_run_with_a_report(tmp_path: Path) 
     model, config = _model(), OptimConfig(steps=9, warmup=0)
     engine = EngineConfig(stop_after_bad_steps=3)
     with pytest.raises(VisavisError, match="loss is nan at step 4") as caught:
-        train(model, Items(model, lambda step: float("nan") if step > 1 else 0.0), config, tmp_path, engine=engine)
+        train(
+            model,
+            Items(model, lambda step: float("nan") if step > 1 else 0.0),
+            config,
+            tmp_path,
+            engine=engine,
+        )
     assert "bad-steps.json" in caught.value.fix
     report = read_json(tmp_path / "bad-steps.json")
     assert [row["step"] for row in report["last"]] == [2, 3, 4]
