@@ -60,7 +60,8 @@ def _body(job: StepJob) -> StepResult:
         job.recipe.engine,
         sources,
     )
-    detokenizer.save_pretrained(job.work)
+    autoencoder = load_autoencoder(job.pack)
+    detokenizer.save_pretrained(job.work, autoencoder=autoencoder)
     steps = job.recipe.detokenizer.sample_steps
-    metrics = score(job, detokenizer, load_autoencoder(job.pack), store, steps, "after_adapt")
+    metrics = score(job, detokenizer, autoencoder, store, steps, "after_adapt")
     return StepResult({"in": len(samples), "kept": len(samples), "dropped": {}}, metrics)

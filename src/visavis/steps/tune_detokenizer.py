@@ -85,7 +85,7 @@ def _body(job: StepJob) -> StepResult:
             job.recipe.engine,
             sources,
         )
-        detokenizer.save_pretrained(job.work / name)
+        detokenizer.save_pretrained(job.work / name, autoencoder=autoencoder)
         metrics |= score(job, detokenizer, autoencoder, store, config.sample_steps, f"after_{name}")
     count = sum(len(store.rows(sets, "train")) for sets in (("natural",), PEOPLE))
     return StepResult({"in": count, "kept": count, "dropped": {}}, metrics)

@@ -166,9 +166,9 @@ class PaintTask:
 
 @dataclass(frozen=True)
 class PaintBatch:
-    """Tokens `[B, N, d]`; clean latents, noise and condition images `[B, C, h, w]`; noise levels and `dropped` `[B]`."""
-
     """Tokens `[B, N, d]`; clean latents, noise and condition images `[B, C, h, w]`; levels and `dropped` `[B]`."""
+
+    tokens: Tensor
     latents: Tensor
     noise: Tensor
     level: Tensor
