@@ -225,20 +225,18 @@ class Detokenizer(nn.Module):
         scheduler = self.solver()
         scheduler.set_timesteps(steps, device=tokens.device)
         with condition_kept():
-            for time in scheduler.timesteps:
-                timestep = time.to(tokens).expand(len(tokens))
-                said = self._predict(torch.cat([x, x]) if guided else x, timestep, condition, sources)
+            for number, time in enumerate(scheduler.timesteps):
+                sigma = scheduler.sigmas[number].to(tokens) if self.config.objective == "flow" else None
+                level = time.to(tokens) if sigma is None else sigma * TRAINING_STEPS
+                seen = torch.cat([x, x]) if guided else x
+                said = self._predict(seen, level.expand(len(tokens)), condition, sources)
                 if guided:
                     told, untold = said.chunk(2)
                     said = untold + scale * (told - untold)
-                x = scheduler.step(self.as_scheduled(said, x, time), time, x, return_dict=False)[0]
+                # Schedulers of flows step by velocities.
+                step = said if sigma is None else (x - said) / sigma
+                x = scheduler.step(step, time, x, return_dict=False)[0]
         return x
-
-    def as_scheduled(self, said: Tensor, x: Tensor, time: Tensor) -> Tensor:
-        """Turns a prediction at a timestep into what the scheduler steps by: a velocity or noise."""
-        if self.config.objective == "epsilon":
-            return said
-        return (x - said) / (time.to(x) / TRAINING_STEPS)
 
     def solver(self) -> Any:
         """Returns a scheduler for one sample; a scheduler holds the state of the sample it is in."""

@@ -236,10 +236,10 @@ class ShardedTeam(Team):
 
     @override
     def load(self, weights: State, moments: State) -> None:
+        import deepspeed
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-        from deepspeed.zero import GatheredParameters as gathered
 
-        nothing = contextlib.nullcontext
+        gathered, nothing = deepspeed.zero.GatheredParameters, contextlib.nullcontext
         for name, parameter in self.names.items():
             whole = weights[name].to(self.device)
             safe_set_full_fp32_param(parameter, whole)
