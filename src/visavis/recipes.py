@@ -228,6 +228,7 @@ def seedx() -> Recipe:
         "curate.max_yaw": 60.0,
         "describe.question_person": "Describe this person's hair, face and clothes in short phrases between commas.",
         "engine.zero_stage": 3,
+        **_every_stage(checkpoint_seconds=1200.0),
         "engine.precision": "bf16",
         "engine.accumulate": 2,
         "engine.activation_checkpointing": True,

@@ -18,6 +18,7 @@ from visavis.chat.layout import Layout, collate, lay_out
 from visavis.chat.template import ImageSegment, Segment, Template, Turn, user
 from visavis.data.crops import resized
 from visavis.files import read_json, write_json
+from visavis.models.autoencoder import from_latents
 from visavis.models.detokenizer import Detokenizer
 from visavis.models.image_encoder import ImageEncoder, pool_tokens
 from visavis.models.mllm import Mllm
@@ -237,7 +238,7 @@ def _read_only(segment: Segment) -> Segment:
 @torch.no_grad()
 def decode_latents(autoencoder: Any, latents: Tensor) -> Picture:
     """Decodes scaled latents `[B, C, h, w]` to uint8 pictures `[B, S, S, 3]`."""
-    return to_pictures(autoencoder.decode(latents / autoencoder.config.scaling_factor, return_dict=False)[0])
+    return to_pictures(from_latents(autoencoder, latents))
 
 
 def write_model(folder: Path, mllm: Path, detokenizer: Path, pack: str, sample_steps: int) -> None:

@@ -253,9 +253,9 @@ def _run(pipeline: Any, arguments: Mapping[str, str], run_dir: Path) -> Exceptio
     return None
 
 
-def explained(run_dir: Path, error: Exception) -> VisavisError:
-    """Returns the reason of a failed run as its user should read it."""
-    logs = run_dir / LOG
+def explained(run_dir: Path, error: Exception, logs: Path | None = None) -> VisavisError:
+    """Returns the reason of a failed run as its user should read it; `logs` is where its steps wrote."""
+    logs = logs or run_dir / LOG
     again = "run the same command again: finished steps are reused"
     for path in sorted((run_dir / "failures").glob("*.json")):
         failure = read_json(path)

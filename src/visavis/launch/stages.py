@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from visavis.errors import VisavisError
 from visavis.launch.local import RunResult, context_for, explained, run_local, watched
 from visavis.recipes import Recipe
 from visavis.steps.contracts import RunContext
+from visavis.training.engine import RESUME_ME
 
 _LOG = "stages.log"
 
@@ -104,7 +106,7 @@ def train_stage(
     with watched(context, console):
         failed = next((stage for stage in todo if not _done(stage, recipe, context, processes)), None)
     if failed is not None:
-        raise explained(run.run_dir, RuntimeError(f"step {failed.step} did not end well"))
+        raise explained(run.run_dir, RuntimeError(f"step {failed.step} failed"), run.run_dir / _LOG)
     return RunResult(run.run_dir, context.tracking_uri, context.parent_run_id)
 
 
@@ -126,8 +128,18 @@ def _done(stage: Stage, recipe: Recipe, context: RunContext, processes: int) -> 
     count = processes if stage.trains else 1
     shared = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
     command = [sys.executable, *(shared if count > 1 else []), "-m", "visavis.launch.stages", str(file)]
-    with (folder.parent / _LOG).open("a") as log:
-        return subprocess.run(command, stdout=log, stderr=log, check=False).returncode == 0
+    with (
+        (folder.parent / _LOG).open("a") as log,
+        subprocess.Popen(command, stdout=log, stderr=log) as process,
+    ):
+        before = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+        try:
+            code = process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    if code == RESUME_ME:
+        raise SystemExit(RESUME_ME)
+    return code == 0
 
 
 def main(file: str) -> None:

@@ -6,14 +6,13 @@ diffusers finds the class of a saved pipeline among its own names, so importing 
 
 from __future__ import annotations
 
-from typing import Any
-
 import diffusers
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor, nn
 
+from visavis.models.autoencoder import from_latents
 from visavis.models.denoisers import Denoiser
 from visavis.models.detokenizer import Detokenizer, Scheduler
 from visavis.models.token_connector import TokenConnector
@@ -70,9 +69,8 @@ class DetokenizerPipeline(DiffusionPipeline):
         latents = painter.sample(read, num_inference_steps, seed, guidance_scale, sources)
         if self.vae is None or output_type == "latent":
             return ImagePipelineOutput(images=latents)
-        shift = self.vae.config.get("shift_factor") or 0.0
-        decoded: Any = self.vae.decode(latents / self.vae.config.scaling_factor + shift, return_dict=False)
-        return ImagePipelineOutput(images=VaeImageProcessor().postprocess(decoded[0], output_type))
+        decoded = from_latents(self.vae, latents)
+        return ImagePipelineOutput(images=VaeImageProcessor().postprocess(decoded, output_type))
 
 
 diffusers.DetokenizerPipeline = DetokenizerPipeline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
+from visavis.steps.framework import ENGINE, Manifest, StepJob, StepResult, run_step
 from visavis.steps.tune_detokenizer import PEOPLE, score
 
 
@@ -13,7 +13,7 @@ def adapt_detokenizer(
     recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path
 ) -> Manifest:
     """Runs the step; see `visavis.steps`."""
-    section = ("adapt", "detokenizer.sample_steps", "engine.precision", "pack.mllm", "pack.vae")
+    section = ("adapt", "detokenizer.sample_steps", *ENGINE, "pack.mllm", "pack.vae")
     return run_step("adapt_detokenizer", _body, recipe, context, inputs, output, section)
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from visavis.files import sha256_bytes
-from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
+from visavis.steps.framework import MANIFEST_NAME, Manifest, StepJob, StepResult, run_step
 from visavis.steps.keys import code_version, resolve_section
 
 
@@ -22,14 +22,15 @@ def encode_images(
 
 def _body(job: StepJob) -> StepResult:
     from visavis.data.published.tokens import Encoder, TokenStore, encode
+    from visavis.models.autoencoder import to_latents
     from visavis.models.image_encoder import pool_tokens
     from visavis.packs.loaders import load_autoencoder, load_image_encoder
 
     vit, autoencoder = load_image_encoder(job.pack), load_autoencoder(job.pack)
-    config, scale = job.recipe.encode, autoencoder.config.scaling_factor
+    config = job.recipe.encode
     encoder = Encoder(
         tokens=lambda pictures: pool_tokens(vit(pictures)) if config.pooled else vit(pictures),
-        latents=lambda pictures: autoencoder.encode(pictures, return_dict=False)[0] * scale,
+        latents=lambda pictures: to_latents(autoencoder, pictures),
         image_size=vit.config.image_size,
         batch_size=config.batch_size,
         key=_encoder_key(job),
@@ -39,7 +40,7 @@ def _body(job: StepJob) -> StepResult:
         job.work,
         encoder,
         # Earlier results are the cache: what is removed or forgotten there is in no second place.
-        known=sorted(path for path in job.work.parent.iterdir() if path.is_dir() and path != job.work),
+        known=sorted(path.parent for path in job.work.parent.glob(f"*/{MANIFEST_NAME}")),
         shard_rows=config.shard_rows,
         progress=lambda done, total: job.progress(done, total, "samples"),
     )
@@ -61,5 +62,6 @@ def _body(job: StepJob) -> StepResult:
 def _encoder_key(job: StepJob) -> str:
     """Hash of all that tokens and latents depend on beside the picture."""
     parts = resolve_section(json.loads(job.recipe_json), ("pack.image_encoder", "pack.vae", "encode.pooled"))
-    parts["code"] = [code_version("visavis.models.image_encoder"), version("diffusers")]
+    code = ("visavis.models.image_encoder", "visavis.models.autoencoder")
+    parts["code"] = [*map(code_version, code), version("diffusers")]
     return sha256_bytes(json.dumps(parts, sort_keys=True).encode())

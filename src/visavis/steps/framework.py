@@ -41,6 +41,8 @@ __all__ = ["Manifest", "RunContext", "StepJob", "StepResult", "read_timings", "r
 log = logging.getLogger("visavis.steps")
 
 MANIFEST_NAME = "manifest.json"
+ENGINE = ("engine.precision", "engine.deepspeed", "engine.early_stop_points")
+"""What changes the result of a training step, of how it is run."""
 LEDGER_NAME = "ledger.jsonl"
 # Beside a result, not in it: two runs of equal work differ in these.
 RECORD_SUFFIX, CURVES_SUFFIX = ".run.json", ".curves.jsonl"

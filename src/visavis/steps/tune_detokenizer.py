@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visavis.files import write_json
-from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
+from visavis.steps.framework import ENGINE, Manifest, StepJob, StepResult, run_step
 
 if TYPE_CHECKING:
     from visavis.data.published.tokens import TokenStore
@@ -22,7 +22,7 @@ def tune_detokenizer(
     recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path
 ) -> Manifest:
     """Runs the step; see `visavis.steps`."""
-    section = ("detokenizer", "engine.precision", "pack.text_to_image", "pack.vae")
+    section = ("detokenizer", *ENGINE, "pack.text_to_image", "pack.vae")
     return run_step("tune_detokenizer", _body, recipe, context, inputs, output, section)
 
 

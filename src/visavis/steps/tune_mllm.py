@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
+from visavis.steps.framework import ENGINE, Manifest, StepJob, StepResult, run_step
 
 
 def tune_mllm(
     recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path, stage: str
 ) -> Manifest:
     """Runs one of the three stages of section 3.2; see `visavis.steps`."""
-    section = (f"mllm.{stage}", "mllm_model", "engine.precision", "pack.mllm")
+    section = (f"mllm.{stage}", "mllm_model", *ENGINE, "pack.mllm")
 
     def body(job: StepJob) -> StepResult:
         return tune_stage(job, getattr(job.recipe.mllm, stage))
@@ -40,7 +40,7 @@ def tune_stage(job: StepJob, config: object) -> StepResult:
     store, settings = TokenStore.open(job.folder("tokens")), job.recipe.mllm_model
     fresh = prepare(model, settings, store.tokens.shape[1], first="mllm" not in job.inputs, seed=config.seed)
     job.tracker.set_tags({"starts_from": parent, "untrained_at_start": ", ".join(fresh) or "nothing"})
-    lora = lora_of(model, settings.lora)
+    lora = lora_of(model, settings.lora, config.seed)
     template = Template(tokenizer, model.config.image_tokens, model.config.views)
     template.check(job.folder("mllm") if "mllm" in job.inputs else job.pack.part("mllm"))
     metrics = tune(

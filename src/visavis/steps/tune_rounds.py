@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
+from visavis.steps.framework import ENGINE, Manifest, StepJob, StepResult, run_step
 from visavis.steps.tune_mllm import tune_stage
 
 
@@ -18,7 +18,7 @@ def tune_rounds(recipe: str, context: str, inputs: Mapping[str, str | Path], out
         context,
         inputs,
         output,
-        ("rounds", "mllm_model", "engine.precision", "pack.mllm"),
+        ("rounds", "mllm_model", *ENGINE, "pack.mllm"),
     )
 
 

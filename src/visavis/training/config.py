@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Strict(BaseModel):
@@ -31,7 +31,7 @@ class OptimConfig(_Strict):
 
 
 class EngineConfig(_Strict):
-    """How every stage is run: processes, precision, checkpoints, guards. It changes speed, not results."""
+    """How every stage is run: processes, precision, checkpoints, guards."""
 
     zero_stage: int = Field(0, ge=0, le=3, description="DeepSpeed ZeRO stage; 0 is plain data parallelism.")
     deepspeed: dict[str, Any] = Field(
@@ -128,7 +128,7 @@ class AdaptConfig(OptimConfig):
     """Short tuning of the detokenizer on the MLLM's own tokens."""
 
     own_share: float = Field(
-        0.6, ge=0, le=1, description="Share of predicted tokens; the rest are the encoder's."
+        0.6, gt=0, le=1, description="Share of predicted tokens; the rest are the encoder's."
     )
     max_samples: int = Field(2000, ge=1, description="Conversations that the MLLM is run over.")
 
@@ -164,6 +164,12 @@ class DetokenizerStages(_Strict):
     natural: OptimConfig = OptimConfig()
     people: OptimConfig = OptimConfig()
     sample_steps: int = Field(4, ge=1, description="Evaluations of the network for a picture.")
+
+    @model_validator(mode="after")
+    def _taught(self) -> DetokenizerStages:
+        if self.guidance != 1 and not self.condition_dropout:
+            raise ValueError("guidance other than 1 needs condition_dropout above 0")
+        return self
 
 
 class EncodeConfig(_Strict):

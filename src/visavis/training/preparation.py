@@ -61,10 +61,11 @@ def prepare(model: Mllm, config: MllmModelConfig, stored_tokens: int, *, first: 
     return fresh
 
 
-def lora_of(model: Mllm, settings: LoraSettings) -> Lora | None:
-    """Puts low-rank adapters into the LLaMA if the recipe asks for some."""
+def lora_of(model: Mllm, settings: LoraSettings, seed: int) -> Lora | None:
+    """Puts low-rank adapters, drawn from a seed, into the LLaMA if the recipe asks for some."""
     if not settings.rank:
         return None
+    torch.manual_seed(seed)
     from visavis.models.lora import Lora
 
     return Lora(model, settings.rank, settings.alpha, settings.dropout, embeddings=settings.embeddings)

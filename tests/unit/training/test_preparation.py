@@ -76,7 +76,7 @@ def test_a_frozen_llama_takes_no_adapters(model: Mllm) -> None:
 
 def test_adapters_are_put_in_by_rank(model: Mllm) -> None:
     settings = edit(storybook(), {"mllm_model.lora.rank": 4}).mllm_model.lora
-    assert lora_of(model, storybook().mllm_model.lora) is None
-    assert lora_of(model, settings) is not None
+    assert lora_of(model, storybook().mllm_model.lora, 0) is None
+    assert lora_of(model, settings, 0) is not None
     shapes = {tuple(p.shape) for name, p in model.llm.named_parameters() if "lora_A" in name}
     assert shapes == {(4, 128), (4, 352)}

@@ -29,7 +29,8 @@ class Order:
         self.names = list(sizes)
         self._sizes = [sizes[name] for name in self.names]
         parts = np.asarray([shares[name] for name in self.names], dtype=float)
-        self._ends = np.cumsum(parts / parts.sum())
+        self._shares: list[float] = (parts / parts.sum()).tolist()
+        self._counts = [[0] * len(self.names)]
         self._batch, self._seed = batch_size, seed
         self._shuffled = lru_cache(maxsize=2 * len(self.names))(self._shuffle)
 
@@ -45,9 +46,16 @@ class Order:
         return [chosen[number] for number in mixed]
 
     def _taken(self, step: int) -> list[int]:
-        """Returns how many samples of each set all steps before this one take; never more than one off its share."""
-        ends = np.floor(self._ends * (step * self._batch) + 0.5).astype(int)
-        return np.diff(ends, prepend=0).tolist()
+        """Returns how many samples of each set all steps before this one take; about one off its share at most."""
+        while len(self._counts) <= step:
+            taken = list(self._counts[-1])
+            for number in range(
+                (len(self._counts) - 1) * self._batch + 1, len(self._counts) * self._batch + 1
+            ):
+                lacks = [share * number - count for share, count in zip(self._shares, taken, strict=True)]
+                taken[lacks.index(max(lacks))] += 1
+            self._counts.append(taken)
+        return self._counts[step]
 
     def _sample(self, number: int, index: int) -> int:
         epoch, place = divmod(index, self._sizes[number])

@@ -6,7 +6,6 @@ killed goes on to the same weights as one that was not.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import time
@@ -35,7 +34,7 @@ from visavis.training.engine.guards import Guard
 from visavis.training.engine.preemption import Preempted, StopSignal
 from visavis.training.engine.schedule import learning_rate, step_rng
 from visavis.training.engine.task import Task
-from visavis.training.engine.team import deal, gather
+from visavis.training.engine.team import Team, deal, gather
 
 CHECKPOINTS = "checkpoints"
 
@@ -91,8 +90,8 @@ class _Run:
         _check(config, engine)
         self.model, self.task, self.config, self.engine = model, task, config, engine
         _switch(model, engine)
-        self.average = _copy(model) if config.ema else None
         self.team = gather(model, config, engine)
+        self.average = _average_of(self.team) if config.ema else None
         self.store = Checkpoints(_place(work, engine), engine.keep_checkpoints)
         self.guard = Guard(engine, work)
         self.metrics = Metrics(log if self.team.rank == 0 else None)
@@ -106,7 +105,7 @@ class _Run:
         ]
         if progress and self.team.rank == 0:
             self.callbacks.append(Progress(progress))
-        self.trained = 0
+        self.ended = False
 
     def through(self) -> dict[str, float]:
         """Trains to the end."""
@@ -114,27 +113,28 @@ class _Run:
         self.model.train()
         saved = time.monotonic()
         with StopSignal() as asked:
-            for step in range(start, self.config.steps):
+            for step in range(start, start if self.ended else self.config.steps):
                 moment = self._step(step)
                 done = step + 1
                 for callback in self.callbacks:
                     callback.after_step(moment)
                 late = time.monotonic() - saved > self.config.checkpoint_seconds
                 stop, save = self._agreed(asked.came, late)
-                if moment.stop:
+                self.ended = self.ended or moment.stop
+                if done == self.config.steps or self.ended:
                     break
                 if stop or save:
                     self._save(done)
                     saved = time.monotonic()
                 if stop:
                     raise Preempted(done)
-        if done > start:
-            self._save(done)
-        if self.config.steps > start and not self.trained and any(self.guard.skipped.values()):
+        if done and sum(self.guard.skipped.values()) >= done:
             raise VisavisError(
-                f"no step of {self.config.steps - start} could be learned from: {self.guard.skipped}",
+                f"no step of {done} could be learned from: {self.guard.skipped}",
                 fix="look at the data of this stage, or lower lr",
             )
+        if done > start:
+            self._save(done)
         self._finish()
         skipped = float(sum(self.guard.skipped.values()))
         return {**self.metrics.last, **({"skipped_steps": skipped} if skipped else {})}
@@ -171,7 +171,6 @@ class _Run:
         if not math.isfinite(norm):
             self.guard.not_finite(step, "gradient norm", norm, items)
             return moment
-        self.trained += 1
         self.guard.good(step, sums["loss"])
         self._follow(step)
         moment.values.update({**sums, "grad_norm": norm})
@@ -183,7 +182,7 @@ class _Run:
         if self.average is not None:
             decay = min(self.config.ema, (1 + step) / (10 + step))
             for name, parameter in self.team.names.items():
-                self.average[name].lerp_(parameter.detach(), 1 - decay)
+                self.average[name].lerp_(parameter.detach().float(), 1 - decay)
 
     def _agreed(self, *wishes: bool) -> tuple[bool, ...]:
         """Returns what at least one process wishes: all must save, or none."""
@@ -198,11 +197,12 @@ class _Run:
             return
         average = None if self.average is None else {k: v.cpu() for k, v in self.average.items()}
         states = {type(c).__name__: c.state_dict() for c in self.callbacks}
-        extra = {"seed": self.config.seed, "guard": self.guard.state_dict(), "callbacks": states}
+        extra = {"ended": self.ended, "guard": self.guard.state_dict(), "callbacks": states}
         self.store.save(Checkpoint(done, weights, moments, average, extra))
 
     def _resume(self) -> int:
         found = self.store.newest()
+        self._check_agreement(found.step if found else 0)
         if found is None:
             return 0
         check_fits(found, self.team.names)
@@ -210,11 +210,21 @@ class _Run:
         if self.average is not None and found.average is not None:
             for name, value in self.average.items():
                 value.copy_(found.average[name])
+        self.ended = bool(found.extra["ended"])
         self.guard.load_state_dict(found.extra["guard"])
         for callback in self.callbacks:
             if state := found.extra["callbacks"].get(type(callback).__name__):
                 callback.load_state_dict(state)
         return found.step
+
+    def _check_agreement(self, step: int) -> None:
+        """Makes sure that all processes go on from one step."""
+        found = self.team.total({"step": step, "square": step**2})
+        if found["square"] * self.team.size != found["step"] ** 2:
+            raise VisavisError(
+                f"process {self.team.rank} goes on from step {step}, another one from a different step",
+                fix="give all machines one disk, or set engine.checkpoints to an s3:// prefix",
+            )
 
     @torch.no_grad()
     def _finish(self) -> None:
@@ -226,8 +236,8 @@ class _Run:
         self.model.eval()
 
 
-def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {name: copy.deepcopy(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
+def _average_of(team: Team) -> dict[str, Tensor]:
+    return {name: parameter.detach().float().clone() for name, parameter in team.names.items()}
 
 
 def _check(config: OptimConfig, engine: EngineConfig) -> None:
@@ -242,6 +252,8 @@ def _switch(model: nn.Module, engine: EngineConfig) -> None:
     """Sets what trades time for memory."""
     if engine.activation_checkpointing:
         for module in model.modules():
+            if not getattr(module, "_supports_gradient_checkpointing", True):
+                continue
             for name in ("gradient_checkpointing_enable", "enable_gradient_checkpointing"):
                 if hasattr(module, name):
                     getattr(module, name)()

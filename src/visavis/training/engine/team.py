@@ -169,8 +169,8 @@ class PlainTeam(Team):
 
     @override
     def release(self) -> None:
-        if self.size > 1 or self._model is not self.wrapped:
-            self._accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+        self._accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+        self._model.to("cpu")
 
 
 class ShardedTeam(Team):
@@ -182,6 +182,10 @@ class ShardedTeam(Team):
         deepspeed = import_deepspeed()
         self.names = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._model, self._accumulate = model, engine.accumulate
+        # DeepSpeed cuts frozen weights up as well, and makes them bf16.
+        self._frozen = {
+            name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad
+        }
         self.wrapped, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=deepspeed_settings(config, engine)
         )
@@ -254,11 +258,13 @@ class ShardedTeam(Team):
 
     @override
     def release(self) -> None:
-        weights = self.weights()
+        weights = {**self._frozen, **self.weights()}
         self.wrapped.destroy()
         for name, weight in weights.items():
             owner, _, last = name.rpartition(".")
-            self._model.get_submodule(owner)._parameters[last] = nn.Parameter(weight.to(self.device))
+            trained = name in self.names
+            self._model.get_submodule(owner)._parameters[last] = nn.Parameter(weight, requires_grad=trained)
+        self._model.to("cpu")
 
     def _make_room(self) -> None:
         """Gives the optimizer its state before the first step, and lets DeepSpeed know where it lies.
@@ -299,7 +305,7 @@ def deepspeed_settings(config: OptimConfig, engine: EngineConfig) -> dict[str, A
         "train_micro_batch_size_per_gpu": 1,  # it only labels DeepSpeed's own messages: we deal the items
         "gradient_accumulation_steps": engine.accumulate,
         "gradient_clipping": config.clip,
-        "bf16": {"enabled": engine.precision == "bf16"},
+        "torch_autocast": {"enabled": engine.precision == "bf16", "dtype": "bfloat16"},
         "zero_optimization": {"stage": engine.zero_stage},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

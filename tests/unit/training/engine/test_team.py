@@ -66,6 +66,16 @@ def test_two_processes_teach_what_one_teaches(tmp_path: Path, alone: Any, stage:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_bf16_and_frozen_weights_come_out_whole(tmp_path: Path, alone: Any, stage: int) -> None:
+    settings = {"zero_stage": stage, "precision": "bf16", "activation_checkpointing": True}
+    curve, weights = result(tmp_path, 2, engine=settings, freeze="llm.model.embed_tokens")
+    assert curve[0] == pytest.approx(alone[0][0], rel=0.02), "bf16 rounds"
+    assert curve[-1] < 1.1 * alone[0][-1]
+    assert [len(rows) for rows in weights.values()] == [len(rows) for rows in alone[1].values()]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [((0, 0), (2, 2)), ((2, 3), (0, 0)), ((2, 1), (2, 3))])
 def test_another_number_of_processes_goes_on(
     tmp_path: Path, alone: Any, before: tuple[int, int], after: tuple[int, int]

@@ -83,6 +83,8 @@ def run(job: dict[str, Any]) -> list[float]:
     """Trains as a job says; returns the loss of each step that this call did, on the first process."""
     torch.set_num_threads(1)
     model, template = build()
+    if "freeze" in job:
+        model.get_submodule(job["freeze"]).requires_grad_(False)
     task = Chats(template, 6, job.get("term_at"))
     config = OptimConfig(
         lr=3e-3, warmup=2, batch_size=6, log_every=1, checkpoint_seconds=1e-9, **job.get("config", {})
@@ -90,6 +92,7 @@ def run(job: dict[str, Any]) -> list[float]:
     curve: list[float] = []
     engine = EngineConfig(**job.get("engine", {}))
     train(model, task, config, Path(job["work"]), lambda m, step: curve.append(m["loss"]), None, engine)
+    assert all(value.numel() for value in model.state_dict().values()), "no weight is left in pieces"
     weights = {
         name: value.tolist() for name, value in model.state_dict().items() if "layers.1.mlp.up" in name
     }

@@ -17,25 +17,26 @@ class Averages(Callback):
     def __init__(self, every: int) -> None:
         self._every = every
         self._sums: dict[str, float] = {}
-        self._count = 0
+        self._counts: dict[str, int] = {}
 
     @override
     def after_step(self, moment: Moment) -> None:
-        self._count += 1
         for name, value in moment.values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
         if moment.done % self._every == 0 or moment.done == moment.steps:
-            moment.logged.update({name: value / self._count for name, value in self._sums.items()})
-            self._sums, self._count = {}, 0
+            moment.logged.update({name: total / self._counts[name] for name, total in self._sums.items()})
+            self._sums, self._counts = {}, {}
 
     @override
     def state_dict(self) -> dict[str, float]:
-        return {"count": self._count, **{f"sum.{name}": value for name, value in self._sums.items()}}
+        sums = {f"sum.{name}": value for name, value in self._sums.items()}
+        return {**sums, **{f"count.{name}": value for name, value in self._counts.items()}}
 
     @override
     def load_state_dict(self, state: dict[str, float]) -> None:
-        self._count = int(state["count"])
         self._sums = {k.removeprefix("sum."): v for k, v in state.items() if k.startswith("sum.")}
+        self._counts = {k.removeprefix("count."): int(v) for k, v in state.items() if k.startswith("count.")}
 
 
 class Metrics(Callback):
@@ -51,3 +52,11 @@ class Metrics(Callback):
             self.last = moment.logged
             if self._log:
                 self._log(moment.logged, moment.done)
+
+    @override
+    def state_dict(self) -> dict[str, float]:
+        return self.last
+
+    @override
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.last = dict(state)
