@@ -32,19 +32,11 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Its bucket, emptied, as a boto3 resource; boto3's environment points to the server."""
     import boto3
-    from s3_server import ACCESS_KEY, BUCKET, SECRET_KEY
+    from s3_server import BUCKET, point_boto3
 
     from visavis.data.intake import buckets
 
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    point_boto3(monkeypatch, s3_server.endpoint)
     buckets._client.cache_clear()
     lent = boto3.resource("s3", endpoint_url=s3_server.endpoint).Bucket(BUCKET)
     if lent.creation_date is None:

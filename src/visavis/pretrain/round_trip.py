@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
 
 from visavis.files import read_json, write_json
+from visavis.models.autoencoder import from_latents
 from visavis.models.detokenizer import DENOISER_FOLDER, Detokenizer
 from visavis.models.image_encoder import ImageEncoder
 from visavis.models.pixels import to_tensor
@@ -60,12 +61,11 @@ def measure_round_trip(
     figures: dict[str, float] = {}
     fresh = PictureSet.open(unseen)
     fresh_tokens = encode_set(encoder, fresh, unseen / "tokens.npy")
-    scale = autoencoder.config.scaling_factor
     for kind, key in (("scene", "round_trip_psnr_db"), ("closeup", "round_trip_closeup_psnr_db")):
         rows = fresh.select(kind)[:_JUDGED]
         with torch.no_grad():
             read = torch.from_numpy(fresh_tokens[rows].astype(np.float32))
-            painted = autoencoder.decode(detokenizer.sample(read, SAMPLE_STEPS) / scale, return_dict=False)[0]
+            painted = from_latents(autoencoder, detokenizer.sample(read, SAMPLE_STEPS))
         figures[key] = psnr_db(painted, to_tensor(fresh.images[rows]))
     return figures
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, PreTrainedTokenizerBase
 
 from visavis.files import write_json
+from visavis.models.autoencoder import to_latents
 from visavis.models.detokenizer import (
     DENOISER_FOLDER,
     MIN_SIGMA,
@@ -49,12 +50,11 @@ def encode_latents(autoencoder: AutoencoderDC, images: np.ndarray, cache: Path) 
     """Returns scaled latents float16 `[N, C, h, w]` of a picture set, from `cache` when they are there."""
     if cache.is_file():
         return np.load(cache, mmap_mode="r")
-    scale = autoencoder.config.scaling_factor
     parts = []
     with torch.no_grad():
         for start in range(0, len(images), 128):
-            latents = autoencoder.encode(to_tensor(images[start : start + 128]), return_dict=False)[0]
-            parts.append((latents * scale).half().numpy())
+            encoded = to_latents(autoencoder, to_tensor(images[start : start + 128]))
+            parts.append(encoded.half().numpy())
     latents = np.concatenate(parts)
     np.save(cache, latents)
     return latents

@@ -31,7 +31,6 @@ def _body(job: StepJob) -> StepResult:
         predicted_tokens,
         reconstruct,
         source_latents,
-        sources_of,
     )
 
     config, store = job.recipe.adapt, TokenStore.open(job.folder("tokens"))
@@ -48,7 +47,7 @@ def _body(job: StepJob) -> StepResult:
     painted = np.concatenate([rows, seen_rows])
     sources = None
     if detokenizer.config.condition_image:
-        sources = source_latents(store, painted, sources_of(store.select(PEOPLE, "train")))
+        sources = source_latents(store, painted, PEOPLE, "train")
     reconstruct(
         detokenizer,
         np.concatenate([said, seen]),

@@ -21,7 +21,7 @@ from visavis.evaluation.items import (
 )
 from visavis.models.detokenizer import Detokenizer
 from visavis.models.mllm import Mllm
-from visavis.training.detokenizer import fit_tokens, given_sources, predicted_tokens
+from visavis.training.detokenizer import fit_tokens, predicted_tokens, source_latents
 
 _PAINT_BATCH = 64
 _Kind = Literal["natural", "people", "face"]
@@ -154,13 +154,16 @@ def reconstruction_items(
             shared += sample["people"]
     rows = choose(sorted(uses), config.max_reconstruction, seed=config.seed, key=str)
     clusters = clusters_of([uses[row][1] for row in rows])
+    given: torch.Tensor | None = None
+    if after.config.condition_image:
+        given = torch.from_numpy(source_latents(store, rows, _KINDS, "test").astype(np.float32))
     painted: dict[str, list[Picture]] = {"before": [], "after": []}
     for start in range(0, len(rows), _PAINT_BATCH):
         part = rows[start : start + _PAINT_BATCH]
         tokens = torch.from_numpy(store.tokens[part].astype(np.float32))
         for name, model in (("before", before), ("after", after)):
             read = fit_tokens(tokens, model.config.image_tokens)
-            sources = given_sources(store, part, _KINDS, "test") if model.config.condition_image else None
+            sources = None if given is None else given[start : start + _PAINT_BATCH]
             painted[name] += list(
                 decode_latents(autoencoder, model.eval().sample(read, steps, sources=sources))
             )

@@ -33,7 +33,7 @@ def _body(job: StepJob) -> StepResult:
     from visavis.models.detokenizer import Detokenizer
     from visavis.packs.loaders import load_autoencoder, load_text_to_image
     from visavis.training.baselines import unet_like, untrained_like
-    from visavis.training.detokenizer import reconstruct, source_latents, sources_of
+    from visavis.training.detokenizer import reconstruct, source_latents
 
     store, config = TokenStore.open(job.folder("tokens")), job.recipe.detokenizer
     denoiser, scheduler = load_text_to_image(job.pack)
@@ -73,7 +73,7 @@ def _body(job: StepJob) -> StepResult:
 
         sources = None
         if config.stage2:
-            sources = source_latents(store, rows, sources_of(store.select(sets, "train")))
+            sources = source_latents(store, rows, sets, "train")
         reconstruct(
             detokenizer,
             store.tokens[rows],
@@ -116,7 +116,7 @@ def score(
     from visavis.chat.model import decode_latents
     from visavis.evaluation.reconstruction import psnr
     from visavis.steps.grids import rows_of_pictures
-    from visavis.training.detokenizer import fit_tokens, given_sources
+    from visavis.training.detokenizer import fit_tokens, source_latents
 
     rows = store.rows(PEOPLE, "val")[:_SCORED]
     if not len(rows):
@@ -124,7 +124,9 @@ def score(
     tokens = fit_tokens(
         torch.from_numpy(store.tokens[rows].astype(np.float32)), detokenizer.config.image_tokens
     )
-    sources = given_sources(store, rows, PEOPLE, "val") if detokenizer.config.condition_image else None
+    sources = None
+    if detokenizer.config.condition_image:
+        sources = torch.from_numpy(source_latents(store, rows, PEOPLE, "val").astype(np.float32))
     painted = decode_latents(autoencoder, detokenizer.eval().sample(tokens, sample_steps, sources=sources))
     truth = store.pictures[rows]
     job.tracker.log_image(

@@ -5,7 +5,7 @@ Source: the paper, section 3.1; the last stage follows SEED-Story's adaptation o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,18 +58,15 @@ def sources_of(samples: Iterable[dict[str, Any]]) -> dict[int, int]:
     return found
 
 
-def source_latents(store: TokenStore, rows: Iterable[int], sources: Mapping[int, int]) -> NDArray[np.float16]:
-    """Returns the latents `[M, C, h, w]` of the condition image of each row; zeros where there is none."""
-    wanted = [sources.get(int(row), -1) for row in rows]
-    latents: NDArray[np.float16] = np.array(store.latents[[max(row, 0) for row in wanted]])
-    latents[np.asarray(wanted) < 0] = 0
-    return latents
-
-
-def given_sources(store: TokenStore, rows: Iterable[int], sets: Iterable[str], split: str) -> Tensor:
-    """Returns the latents `[M, C, h, w]` of the condition images of rows of a split, as float32."""
+def source_latents(
+    store: TokenStore, rows: Iterable[int], sets: Iterable[str], split: str
+) -> NDArray[np.float16]:
+    """Returns the latents `[M, C, h, w]` of the condition image of each row of some sets; zeros where there is none."""
     sources = sources_of(store.select(sets, split))
-    return torch.from_numpy(source_latents(store, rows, sources).astype(np.float32))
+    wanted = np.asarray([sources.get(int(row), -1) for row in rows])
+    latents: NDArray[np.float16] = np.array(store.latents[np.maximum(wanted, 0)])
+    latents[wanted < 0] = 0
+    return latents
 
 
 def reconstruct(

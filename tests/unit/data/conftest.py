@@ -18,20 +18,12 @@ if TYPE_CHECKING:
 @pytest.fixture
 def s3_proxy(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
     """A proxy that can break answers; boto3's environment points to it."""
-    from s3_server import ACCESS_KEY, SECRET_KEY, FaultyProxy
+    from s3_server import FaultyProxy, point_boto3
 
     from visavis.data.intake import buckets
 
     proxy = FaultyProxy(s3_server.port)
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    point_boto3(monkeypatch, proxy.endpoint)
     buckets._client.cache_clear()
     yield proxy
     buckets._client.cache_clear()

@@ -109,15 +109,8 @@ class Bucket(Place):
 
     @override
     def names(self) -> list[str]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._prefix
-        )
-        keys = [
-            found["Key"].removeprefix(self._prefix) for page in pages for found in page.get("Contents", ())
-        ]
-        return sorted(
-            key.split("/")[0] for key in keys if key.startswith("step-") and key.endswith(f"/{COMPLETE}")
-        )
+        marks = [key for key in self._keys("step-") if key.endswith(f"/{COMPLETE}")]
+        return sorted(key.split("/")[0] for key in marks)
 
     @override
     @contextmanager
@@ -131,17 +124,19 @@ class Bucket(Place):
     @contextmanager
     def reading(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as scratch:
-            self._fetch(name, Path(scratch))
+            for key in self._keys(f"{name}/"):
+                target = Path(scratch) / key.rpartition("/")[2]
+                self._client.download_file(self._bucket, f"{self._prefix}{key}", str(target))
             yield Path(scratch)
 
-    def _fetch(self, name: str, folder: Path) -> None:
+    def _keys(self, start: str) -> Iterator[str]:
+        """Yields the keys below the prefix that begin with `start`, without the prefix."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=f"{self._prefix}{name}/"
+            Bucket=self._bucket, Prefix=f"{self._prefix}{start}"
         )
         for page in pages:
             for found in page.get("Contents", ()):
-                target = folder / found["Key"].rpartition("/")[2]
-                self._client.download_file(self._bucket, found["Key"], str(target))
+                yield found["Key"].removeprefix(self._prefix)
 
     @override
     def remove(self, name: str) -> None:
