@@ -13,8 +13,8 @@ Measured with the same weights on the same chats, fp32, every contender in turn 
                           rows, logits where words are taught
 
 A step of each learns from the same rounds; before the race the three losses are held against each other. The model
-is SEED-X at a tenth of its width with few layers: its ratios of vocabulary, MLP, image tokens and encoder to width.
-Few layers make the vocabulary weigh more than in SEED-X; `--layers` tells how much that matters.
+is SEED-X at a tenth of its width with few layers: its ratios of vocabulary, MLP, image tokens and encoder to width;
+its encoder sees 1,024 patches of a picture, as SEED-X's does, and pools them to 256. Few layers make the vocabulary weigh more than in SEED-X; `--layers` tells how much that matters.
 
 The last line is one JSON object: `rounds_vs_reference` and `rounds_vs_reference_no_encoder` (rounds per second of
 ours over the reference), `matmul_share` (FLOP of our step's matrix products over the whole step's time, over the
@@ -76,7 +76,7 @@ _WIDTH = 512
 _VOCABULARY = _WIDTH * 32_330 // 5120
 _INTERMEDIATE = 1376
 _TOKEN_DIM = 416
-_SIDE = 64
+_SIDE = 128
 _CAPTION_WORDS = (16, 64)
 _REC_WEIGHT = 6.0
 
@@ -187,7 +187,7 @@ def make_world(folder: Path, chats: int, layers: int, batch_size: int) -> World:
     encoder = ImageEncoder(
         ImageEncoderConfig(
             image_size=_SIDE,
-            patch_size=_SIDE // 16,
+            patch_size=_SIDE // 32,
             width=160,
             layers=5,
             heads=4,
@@ -276,7 +276,7 @@ def race(world: World, steps: int) -> dict[str, float]:
         ("reference without encoder", lambda samples: world.step_of_reference(samples, False)),
         ("ours", world.step_of_ours),
     ]
-    optimizer = torch.optim.AdamW(world.model.parameters(), lr=1e-5)
+    optimizer = torch.optim.AdamW(world.model.parameters(), lr=1e-5, fused=True)
     spent: dict[str, list[float]] = {name: [] for name, _ in contenders}
     for step in track(range(steps + 1), "training", console=console, transient=True):
         turn = step % len(contenders)
@@ -300,7 +300,7 @@ def train_on(model: Mllm, optimizer: torch.optim.Optimizer, loss: Tensor) -> Non
 def matmul_share(world: World, repeats: int) -> tuple[float, float, float]:
     """Returns share, FLOP per second of our step, and of `torch.mm` for the shapes of its layers."""
     samples = world.task.draw(0, step_rng(0, 0))
-    optimizer = torch.optim.AdamW(world.model.parameters(), lr=1e-5)
+    optimizer = torch.optim.AdamW(world.model.parameters(), lr=1e-5, fused=True)
     with FlopCounterMode(display=False) as counter:
         world.step_of_ours(samples).backward()
     counts = counter.get_flop_counts()["Global"]
@@ -340,7 +340,7 @@ def loader_speed(world: World, steps: int) -> float:
 
 def weigh(world: World, contender: str) -> dict[str, float]:
     """Returns the peak MiB of one step above what was there before, and the tokens in its rows. For a fresh process."""
-    optimizer = torch.optim.AdamW(world.model.parameters(), lr=1e-5)
+    optimizer = torch.optim.AdamW(world.model.parameters(), lr=1e-5, fused=True)
     samples = world.task.draw(0, step_rng(0, 0))
     # Its moments are there before the step that is weighed; the warm-up is too small to reach that step's peak.
     train_on(world.model, optimizer, world.step_of_ours(samples[:1]))
@@ -423,7 +423,7 @@ def main() -> None:
     rows = [
         ("LLaMA", f"{options.layers} layers of width {_WIDTH}: {parameters / 1e6:.1f} M weights"),
         ("vocabulary", f"{len(world.template.tokenizer)} words"),
-        ("encoder", f"{sum(p.numel() for p in world.encoder.parameters()) / 1e6:.1f} M weights, 256 patches"),
+        ("encoder", f"{sum(p.numel() for p in world.encoder.parameters()) / 1e6:.1f} M weights, 1024 patches"),
         ("a step", f"{options.batch} chats = {rounds} rounds; longest chat {world.longest} tokens"),
     ]
     rows += [(name, f"{rounds / value:.2f} rounds/s") for name, value in seconds.items()]

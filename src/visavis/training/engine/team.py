@@ -92,7 +92,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def gather(model: nn.Module, config: OptimConfig, engine: EngineConfig) -> Team:
     """Returns the team that the recipe asks for, out of the processes that `torchrun` started (one without it)."""
     groups = parameter_groups(model, config.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-6)
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-6, fused=True)
     if engine.zero_stage:
         return ShardedTeam(model, optimizer, config, engine)
     return PlainTeam(model, optimizer, config, engine)
