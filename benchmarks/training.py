@@ -3,7 +3,7 @@
     python benchmarks/training.py                  # minutes on 2 cores
     python benchmarks/training.py --steps 2 --chats 16
 
-Measured with the same weights on the same chats, fp32, every contender in turn with the others:
+Measured with the same weights on the same chats, fp32, every contender in turn with the others, in its own process:
 
     reference             one supervised round a row: earlier images are read, only the last is learned from; rows
                           are right-padded to the longest chat of the data, logits over the whole vocabulary at
@@ -14,7 +14,8 @@ Measured with the same weights on the same chats, fp32, every contender in turn 
 
 A step of each learns from the same rounds; before the race the three losses are held against each other. The model
 is SEED-X at a tenth of its width with few layers: its ratios of vocabulary, MLP, image tokens and encoder to width;
-its encoder sees 1,024 patches of a picture, as SEED-X's does, and pools them to 256. Few layers make the vocabulary weigh more than in SEED-X; `--layers` tells how much that matters.
+its encoder sees 1,024 patches of a picture, as SEED-X's does, and pools them to 256. Few layers make the vocabulary
+weigh more than in SEED-X; `--layers` tells how much that matters.
 
 The last line is one JSON object: `rounds_vs_reference` and `rounds_vs_reference_no_encoder` (rounds per second of
 ours over the reference), `matmul_share` (FLOP of our step's matrix products over the whole step's time, over the
@@ -79,6 +80,7 @@ _TOKEN_DIM = 416
 _SIDE = 128
 _CAPTION_WORDS = (16, 64)
 _REC_WEIGHT = 6.0
+_WARM_UP = 2
 
 console = Console(highlight=False)
 
@@ -163,6 +165,13 @@ def encoded(world: World, rows: list[int], on_the_fly: bool) -> Tensor:
     with torch.no_grad():
         # As the store keeps them, so that all contenders learn from the same tokens.
         return world.encoder(to_tensor(np.stack(pictures))).half().float()
+
+
+CONTENDERS: dict[str, Callable[[World, Sequence[dict[str, Any]]], Tensor]] = {
+    "reference": lambda world, samples: world.step_of_reference(samples, True),
+    "reference without encoder": lambda world, samples: world.step_of_reference(samples, False),
+    "ours": World.step_of_ours,
+}
 
 
 def make_world(folder: Path, chats: int, layers: int, batch_size: int) -> World:
@@ -269,24 +278,45 @@ def agree(world: World) -> None:
         torch.testing.assert_close(loss, losses[0], atol=1e-3, rtol=1e-3)
 
 
-def race(world: World, steps: int) -> dict[str, float]:
-    """Returns the median seconds of a training step of each contender; all take each step, in changing order."""
-    contenders: list[tuple[str, Callable[[Sequence[dict[str, Any]]], Tensor]]] = [
-        ("reference", lambda samples: world.step_of_reference(samples, True)),
-        ("reference without encoder", lambda samples: world.step_of_reference(samples, False)),
-        ("ours", world.step_of_ours),
-    ]
-    optimizer = torch.optim.AdamW(world.model.parameters(), lr=1e-5, fused=True)
-    spent: dict[str, list[float]] = {name: [] for name, _ in contenders}
-    for step in track(range(steps + 1), "training", console=console, transient=True):
-        turn = step % len(contenders)
-        for name, contender in contenders[turn:] + contenders[:turn]:
-            began = time.perf_counter()
-            samples = world.task.draw(step, step_rng(0, step))
-            train_on(world.model, optimizer, contender(samples))
-            if step:  # the first is a warm-up
-                spent[name].append(time.perf_counter() - began)
+def race(folder: Path, steps: int) -> dict[str, float]:
+    """Returns the median seconds of a training step of each contender; all take each step, in changing order.
+
+    Each trains in a process of its own, as a trainer does, and waits while another takes its step.
+    """
+    command = [sys.executable, __file__, *sys.argv[1:], "--folder", str(folder), "--race"]
+    runners = {
+        name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for name in CONTENDERS
+    }
+    spent: dict[str, list[float]] = {name: [] for name in runners}
+    names = list(runners)
+    for step in track(range(_WARM_UP + steps), "training", console=console, transient=True):
+        turn = step % len(names)
+        for name in names[turn:] + names[:turn]:
+            seconds = asked(runners[name], step)
+            if step >= _WARM_UP:
+                spent[name].append(seconds)
+    for runner in runners.values():
+        runner.communicate()
     return {name: statistics.median(times) for name, times in spent.items()}
+
+
+def asked(runner: subprocess.Popen[str], step: int) -> float:
+    """Returns the seconds in which a process of the race takes a step."""
+    assert runner.stdin and runner.stdout
+    runner.stdin.write(f"{step}\n")
+    runner.stdin.flush()
+    return float(runner.stdout.readline())
+
+
+def run_race(world: World, contender: str) -> None:
+    """Takes each step whose number comes in, and prints its seconds."""
+    optimizer = torch.optim.AdamW(world.model.parameters(), lr=1e-5, fused=True)
+    for line in sys.stdin:
+        began = time.perf_counter()
+        samples = world.task.draw(int(line), step_rng(0, int(line)))
+        train_on(world.model, optimizer, CONTENDERS[contender](world, samples))
+        print(time.perf_counter() - began, flush=True)
 
 
 def train_on(model: Mllm, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -393,6 +423,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4, help="layers of the LLaMA")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument("--weigh", help=argparse.SUPPRESS)
+    parser.add_argument("--race", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -400,11 +431,14 @@ def main() -> None:
     if options.weigh:
         print(json.dumps(weigh(make_world(options.folder, *shape), options.weigh)))
         return
+    if options.race:
+        run_race(make_world(options.folder, *shape), options.race)
+        return
     with tempfile.TemporaryDirectory(prefix="visavis-training-") as name:
         folder = Path(name) / "store"
         world = make_world(folder, *shape)
         agree(world)
-        seconds = race(world, options.steps)
+        seconds = race(folder, options.steps)
         share, ours, theirs = matmul_share(world, options.steps)
         loaded = loader_speed(world, 8 * options.steps)
         with console.status("weighing"):
@@ -423,7 +457,10 @@ def main() -> None:
     rows = [
         ("LLaMA", f"{options.layers} layers of width {_WIDTH}: {parameters / 1e6:.1f} M weights"),
         ("vocabulary", f"{len(world.template.tokenizer)} words"),
-        ("encoder", f"{sum(p.numel() for p in world.encoder.parameters()) / 1e6:.1f} M weights, 1024 patches"),
+        (
+            "encoder",
+            f"{sum(p.numel() for p in world.encoder.parameters()) / 1e6:.1f} M weights, 1024 patches",
+        ),
         ("a step", f"{options.batch} chats = {rounds} rounds; longest chat {world.longest} tokens"),
     ]
     rows += [(name, f"{rounds / value:.2f} rounds/s") for name, value in seconds.items()]

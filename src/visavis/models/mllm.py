@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from visavis.models.checkpoint import load_config, load_weights, save_module
 from visavis.models.connectors import TokenShift, ViewPosition, input_connector, output_connector, pooled
@@ -112,13 +113,24 @@ def _centres(batch: MllmBatch) -> Tensor:
     return batch.pictures.new_full((len(batch.pictures), 2), 0.5) if batch.centres is None else batch.centres
 
 
+def with_fused_norms(llm: LlamaForCausalLM) -> LlamaForCausalLM:
+    """Puts torch's RMSNorm, one kernel of the same weights and formula, in place of transformers' six."""
+    for parent in list(llm.modules()):
+        for name, norm in list(parent.named_children()):
+            if isinstance(norm, LlamaRMSNorm):
+                fused = nn.RMSNorm(norm.weight.shape[0], norm.variance_epsilon, device="meta")
+                fused.weight = norm.weight
+                setattr(parent, name, fused)
+    return llm
+
+
 class Mllm(nn.Module):
     """LLaMA with an input connector, fixed query tokens and an output connector."""
 
     def __init__(self, llm: LlamaForCausalLM, config: MllmConfig) -> None:
         super().__init__()
         self.config = config
-        self.llm = llm
+        self.llm = with_fused_norms(llm)
         self.connectors = nn.ModuleDict()
         dim = llm.config.hidden_size
         shape = (config.token_dim, config.image_tokens, dim, config.connector_heads)
@@ -134,9 +146,11 @@ class Mllm(nn.Module):
         embeddings: Tensor = self.llm.get_input_embeddings()(batch.input_ids)
         is_read = batch.read >= 0
         if bool(is_read.any()):
-            images = self._read(batch.pictures, _centres(batch)).flatten(0, 1)
+            pictures, block = (batch.read[is_read] // self.config.image_tokens).unique(return_inverse=True)
+            images = self._read(batch.pictures[pictures], _centres(batch)[pictures])
             return embeddings.masked_scatter(
-                is_read[..., None], images[batch.read[is_read]].to(embeddings.dtype)
+                is_read[..., None],
+                images[block, batch.read[is_read] % self.config.image_tokens].to(embeddings.dtype),
             )
         if self.training:
             blank = embeddings.new_zeros(1, self.config.image_tokens, self.config.token_dim)
