@@ -69,7 +69,7 @@ def lay_out(segments: list[Segment], template: Template, *, reread: bool = True)
     final = max(
         (i for i, s in enumerate(segments) if isinstance(s, ImageSegment) and s.generated), default=-1
     )
-    parts: list[np.ndarray] = []
+    parts = [np.empty((len(_FIELDS), 0), dtype=np.int64)]
     targets: dict[int, int] = {}
     position, last, blocks, size = 0, -1, 0, 0
 

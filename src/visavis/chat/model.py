@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from visavis.chat.layout import Layout, collate, lay_out
-from visavis.chat.template import ImageSegment, Segment, Template, Turn, user
+from visavis.chat.layout import lay_out
+from visavis.chat.memory import Memory, Store
+from visavis.chat.reader import Reader
+from visavis.chat.reading import Chat, Reading, without_pictures
+from visavis.chat.template import VIEW_CLOSE, VIEW_OPEN, Template, user
 from visavis.data.crops import resized
 from visavis.files import read_json, write_json
 from visavis.models.autoencoder import from_latents
@@ -27,7 +30,8 @@ from visavis.packs import Pack, load_pack
 
 MODEL_FILE = "model.json"
 MLLM_FOLDER, DETOKENIZER_FOLDER = "mllm", "detokenizer"
-_MAX_WORDS = 48
+MAX_WORDS = 48
+_MOST_CHATS = 64
 Picture = NDArray[np.uint8]
 
 
@@ -49,6 +53,7 @@ class ChatModel:
         detokenizer: Paints latents; None for a model that only answers in words.
         autoencoder: Turns latents into pixels; needed to paint.
         sample_steps: Euler steps of a picture.
+        fingerprint: Tells this model's memories from another's.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class ChatModel:
         detokenizer: Detokenizer | None = None,
         autoencoder: Any = None,
         sample_steps: int = 4,
+        fingerprint: str = "",
     ) -> None:
         self.mllm = mllm.eval()
         self.encoder = encoder
@@ -68,6 +74,18 @@ class ChatModel:
         self.tokenizer = tokenizer
         self.template = Template(tokenizer, mllm.config.image_tokens, mllm.config.views)
         self.picture_size = encoder.config.image_size
+        self.fingerprint = fingerprint
+        # Room for an answer is left behind what is read.
+        self.room = mllm.llm.config.max_position_embeddings - MAX_WORDS - mllm.config.image_tokens - 2
+        tags = {
+            *self.template.queries,
+            self.template.image_close,
+            tokenizer.bos_token_id,
+            tokenizer.pad_token_id,
+        }
+        views = [tag for tag in (VIEW_OPEN, VIEW_CLOSE) if tag in tokenizer.get_vocab()]
+        tags |= {tokenizer.convert_tokens_to_ids(tag) for tag in views}
+        self.unsaid = sorted(tag for tag in tags if tag is not None)
 
     @classmethod
     def from_pack(cls, pack: Pack) -> ChatModel:
@@ -91,6 +109,7 @@ class ChatModel:
             Detokenizer.from_pretrained(folder / DETOKENIZER_FOLDER),
             load_autoencoder(pack),
             facts["sample_steps"],
+            str(folder.resolve()),
         )
         model.template.check(folder / MLLM_FOLDER)
         return model
@@ -102,137 +121,128 @@ class ChatModel:
         return self.encoder(to_tensor(small)).numpy()
 
     @torch.no_grad()
-    def paint(self, tokens: NDArray[np.floating[Any]], seed: int = 0) -> list[Picture]:
-        """Paints pictures from tokens `[n, T, d]`; the same seed gives the same pictures."""
+    def paint(
+        self,
+        tokens: NDArray[np.floating[Any]],
+        seed: int | Sequence[int] = 0,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        watch: Callable[[int, Callable[[], list[Picture]]], bool] | None = None,
+    ) -> list[Picture]:
+        """Paints pictures from tokens `[n, T, d]`; the same seed gives the same picture, whatever is painted with it.
+
+        Args:
+            tokens: Of the pictures.
+            seed: Of the noise, one for all or one for each.
+            steps: Evaluations of the network; the model's own number if None.
+            guidance: Scale of classifier-free guidance; the model's own if None.
+            watch: Is called after each step with its number and a way to see the pictures as they are then; the
+                painting ends where it returns False.
+        """
         if self.detokenizer is None:
             raise ValueError("this model has no detokenizer: it answers in words only")
         read = torch.from_numpy(np.asarray(tokens, dtype=np.float32))
         wanted = self.detokenizer.config.image_tokens
         read = read if read.shape[1] == wanted else pool_tokens(read)
-        return list(decode_latents(self.autoencoder, self.detokenizer.sample(read, self.sample_steps, seed)))
+
+        def seen(number: int, latents: Tensor) -> bool:
+            return watch is None or watch(number, lambda: list(decode_latents(self.autoencoder, latents)))
+
+        latents = self.detokenizer.sample(
+            read, steps or self.sample_steps, seed, guidance, watch=None if watch is None else seen
+        )
+        return list(decode_latents(self.autoencoder, latents))
 
     def ask(self, pictures: Sequence[Picture], question: str) -> list[str]:
         """Answers a question about each picture, in words."""
         answers: list[str] = []
-        for start in range(0, len(pictures), 64):
-            part = pictures[start : start + 64]
-            tokens = self.encode(part)
-            turns = [[user(0, question)]] * len(part)
-            answers += [reply.text for reply in self.respond(turns, [[row] for row in tokens])]
+        for start in range(0, len(pictures), _MOST_CHATS):
+            tokens = self.encode(pictures[start : start + _MOST_CHATS])
+            answers += [
+                reply.text for reply in self.respond([Chat([user(0, question)], [t]) for t in tokens])
+            ]
         return answers
 
-    def respond(
-        self, chats: list[list[Turn]], pictures: list[list[NDArray[np.floating[Any]]]]
-    ) -> list[Reply]:
-        """Answers chats that end with a user turn, greedily.
+    def respond(self, chats: Sequence[Chat], memories: Store[Memory] | None = None) -> list[Reply]:
+        """Answers chats, those of about equal length together.
 
         Args:
-            chats: Turns of each chat.
-            pictures: Tokens `[T, d]` of each chat's pictures, by number.
+            chats: They end with a user's turn, or with the model's own that is to go on.
+            memories: Where to find what was read before, and to keep what is read now.
+
+        Raises:
+            VisavisError: If what is said in a chat is longer than the model can read.
         """
-        layouts = []
-        for turns in chats:
-            segments = self.template.segments(turns, end=False)
-            layouts.append(lay_out([_read_only(segment) for segment in segments], self.template))
-        replies: list[Reply | None] = [None] * len(chats)
-        groups: dict[int, list[int]] = {}
-        for number, layout in enumerate(layouts):
-            groups.setdefault(len(layout), []).append(number)
-        for members in groups.values():
-            answered = self._respond_alike([layouts[i] for i in members], [pictures[i] for i in members])
-            for number, reply in zip(members, answered, strict=True):
-                replies[number] = reply
-        return [reply for reply in replies if reply is not None]
+        readings = [Reading.of(chat, self.template, self.room, memories, self.fingerprint) for chat in chats]
+        replies: dict[int, Reply] = {}
+        order = sorted(range(len(chats)), key=lambda number: readings[number].count)
+        for start in range(0, len(order), _MOST_CHATS):
+            part = order[start : start + _MOST_CHATS]
+            found = self._respond([chats[i] for i in part], [readings[i] for i in part], memories)
+            replies |= dict(zip(part, found, strict=True))
+        return [replies[number] for number in range(len(chats))]
 
     @torch.no_grad()
-    def _respond_alike(self, layouts: list[Layout], pictures: list[list[Any]]) -> list[Reply]:
-        """Answers chats of equal length: one prefill, then a word at a time for those that still speak."""
-        count = len(layouts)
-        image_tokens = self.mllm.config.image_tokens
-        batch = collate(layouts, pictures, image_tokens, [[1.0] * len(group) for group in pictures])
-        walker = _Walker(self.mllm, batch)
-        words: list[list[int]] = [[] for _ in range(count)]
-        images: list[NDArray[np.float32] | None] = [None] * count
-        speaking = torch.ones(count, dtype=torch.bool)
-        for _ in range(_MAX_WORDS):
-            chosen = walker.next_word()
-            for row in range(count):
+    def _respond(
+        self, chats: list[Chat], readings: list[Reading], memories: Store[Memory] | None
+    ) -> list[Reply]:
+        """Answers one batch: one pass over what is new, then a word at a time for those that still speak."""
+        reader = Reader(
+            self.mllm,
+            [reading.past for reading in readings],
+            [lay_out(reading.new, self.template) for reading in readings],
+            [reading.pictures for reading in readings],
+        )
+        if memories is not None:
+            for row, reading in enumerate(readings):
+                reading.keep(reader.memories(row, reading.ends), memories)
+        words: list[list[int]] = [[] for _ in chats]
+        images: list[NDArray[np.float32] | None] = [None] * len(chats)
+        speaking = torch.ones(len(chats), dtype=torch.bool)
+        luck = [torch.Generator().manual_seed(chat.seed) for chat in chats]
+        queries = torch.tensor(self.template.queries)
+        for _ in range(MAX_WORDS):
+            scores = reader.scores()
+            scores[:, self.unsaid] = -torch.inf
+            chosen = scores.argmax(-1)
+            for row, chat in enumerate(chats):
                 if not speaking[row]:
                     continue
+                if chat.temperature:
+                    odds = (scores[row] / chat.temperature).softmax(-1)
+                    chosen[row] = torch.multinomial(odds, 1, generator=luck[row])[0]
                 if int(chosen[row]) in (self.template.eos, self.template.image_open):
                     speaking[row] = False
-                else:
-                    words[row].append(int(chosen[row]))
-            opens = chosen == self.template.image_open
-            fresh = opens & torch.tensor([image is None for image in images])
-            walker.say(chosen)
-            if bool(fresh.any()):
-                painted = walker.write_image(torch.tensor(self.template.queries))
-                for row in torch.nonzero(fresh)[:, 0].tolist():
-                    images[row] = painted[row].numpy()
+                    continue
+                words[row].append(int(chosen[row]))
+                if chat.hear is not None and not chat.hear(self._text(words[row])):
+                    speaking[row] = False
+                    chosen[row] = self.template.eos
+            opens = (chosen == self.template.image_open) & torch.tensor([image is None for image in images])
+            reader.say(chosen)
+            if bool(opens.any()):
+                written = reader.write_image(queries)
+                for row in torch.nonzero(opens)[:, 0].tolist():
+                    images[row] = self._weighed(written[row], chats[row], words[row]).numpy()
             if not bool(speaking.any()):
                 break
-        return [
-            Reply(self.tokenizer.decode(said, skip_special_tokens=True).strip(), image)
-            for said, image in zip(words, images, strict=True)
-        ]
+        return [Reply(self._text(said), image) for said, image in zip(words, images, strict=True)]
 
+    def _weighed(self, tokens: Tensor, chat: Chat, words: list[int]) -> Tensor:
+        """Moves predicted tokens towards, or away from, those of the same chat in which no picture was shown."""
+        if chat.identity == 1:
+            return tokens
+        told = Reading.of(without_pictures(chat), self.template, self.room, None, "")
+        reader = Reader(self.mllm, [None], [lay_out(told.new, self.template)], [[]])
+        for word in (*words, self.template.image_open):
+            reader.say(torch.tensor([word]))
+        blind = reader.write_image(torch.tensor(self.template.queries))[0]
+        return blind + chat.identity * (tokens - blind)
 
-class _Walker:
-    """Walks a batch of equally long chats forward with a key-value cache."""
-
-    def __init__(self, mllm: Mllm, batch: Any) -> None:
-        self.mllm = mllm
-        self.cache = DynamicCache()
-        shift = mllm.connectors["shift"] if "shift" in mllm.connectors else None  # noqa: SIM401 - ModuleDict has no get
-        self.shift = shift
-        self.taps = mllm.config.token_shift or 1
-        self.position = int(batch.position_ids[0, -1]) + 1
-        self.recent = mllm.embed_unshifted(batch)
-        embeddings = shift(self.recent, batch.previous) if shift is not None else self.recent
-        self.hidden = self._run(embeddings, batch.position_ids)[:, -1]
-
-    def _run(self, embeddings: Tensor, positions: Tensor) -> Tensor:
-        output = self.mllm.llm.model(
-            inputs_embeds=embeddings, position_ids=positions, past_key_values=self.cache, use_cache=True
-        )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
-
-    def _embed(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeds new words `[B, n]` with the token shift over what came before; also returns the raw history."""
-        raw = torch.cat([self.recent, self.mllm.llm.get_input_embeddings()(ids)], dim=1)
-        if self.shift is None:
-            return raw[:, -ids.shape[1] :], raw
-        chain = torch.arange(-1, raw.shape[1] - 1).expand(len(ids), -1)
-        return self.shift(raw, chain)[:, -ids.shape[1] :], raw
-
-    def next_word(self) -> Tensor:
-        """Returns the most likely next word of each chat, `[B]`."""
-        return self.mllm.llm.lm_head(self.hidden).argmax(-1)
-
-    def say(self, ids: Tensor) -> None:
-        """Appends one word `[B]` to each chat."""
-        embeddings, raw = self._embed(ids[:, None])
-        self.recent = raw[:, -self.taps :]
-        positions = torch.full((len(ids), 1), self.position)
-        self.hidden = self._run(embeddings, positions)[:, -1]
-        self.position += 1
-
-    def write_image(self, queries: Tensor) -> Tensor:
-        """Predicts image tokens `[B, image_tokens, d]` in one pass; the queries leave no trace in the cache."""
-        batch = len(self.hidden)
-        embeddings, _ = self._embed(queries.expand(batch, -1))
-        positions = torch.arange(self.position, self.position + len(queries)).expand(batch, -1)
-        hidden = self._run(embeddings, positions)
-        self.cache.crop(-len(queries))
-        tokens: Tensor = self.mllm.connectors["output"](hidden)
-        return tokens
-
-
-def _read_only(segment: Segment) -> Segment:
-    """An image of an earlier answer is read, not written again."""
-    return ImageSegment(segment.picture, False) if isinstance(segment, ImageSegment) else segment
+    def _text(self, words: list[int]) -> str:
+        text: str = self.tokenizer.decode(words, skip_special_tokens=True).strip()
+        return text
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from visavis.chat.model import MODEL_FILE, ChatModel, Picture
+from visavis.chat.reading import Chat
 from visavis.chat.template import user
 from visavis.data.chat_config import FullBodyConfig
 from visavis.data.chats.full_body import Personaliser
@@ -92,7 +93,7 @@ class MllmPersonaliser:
             ValueError: If the model answers in words only.
         """
         words = self._prompts.picture.replace("{caption}", prompt)
-        (reply,) = self._model.respond([[user(words, 0)]], [[self._model.encode([face])[0]]])
+        (reply,) = self._model.respond([Chat([user(words, 0)], [self._model.encode([face])[0]])])
         if reply.tokens is None:
             raise ValueError(f"the model answered without a picture: {reply.text!r}")
         return self._model.paint(reply.tokens[None], seed)[0]

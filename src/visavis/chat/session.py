@@ -1,59 +1,60 @@
-"""A conversation with the model: words in, words and pictures out, the whole history kept."""
+"""A conversation with the model: words in, words and pictures out, every way it took kept as a tree."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from visavis.chat.model import ChatModel, Picture
-from visavis.chat.template import Turn, assistant, user
-from visavis.chat.views import parts_of
+from visavis.chat.conversation import ASSISTANT, USER, Conversation, Message, Picture
+from visavis.chat.model import ChatModel
+from visavis.chat.talker import Answer, Request, Talker, Wish
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the model said, and the picture it made, if any."""
-
-    text: str
-    picture: Picture | None
-
-
-@dataclass
 class ChatSession:
-    """Talks to one model; earlier pictures are read again from their pixels, as a user sees them."""
+    """Talks to one model; earlier pictures are read again from their pixels, as a user sees them.
 
-    model: ChatModel
-    seed: int = 0
-    turns: list[Turn] = field(default_factory=list)
-    tokens: list[NDArray[np.floating[Any]]] = field(default_factory=list)
+    Args:
+        model: The model, or a talker that other sessions share.
+        seed: Of the pictures.
+    """
 
-    def say(self, text: str, pictures: tuple[Picture, ...] = ()) -> Answer:
-        """Says something, with pictures if wanted, and returns the answer."""
-        shown, seen = self._views(pictures)
-        if seen:
-            self.tokens += list(self.model.encode(seen))
-        self.turns.append(user(*shown, text))
-        reply = self.model.respond([self.turns], [self.tokens])[0]
-        if reply.tokens is None:
-            self.turns.append(assistant(reply.text))
-            return Answer(reply.text, None)
-        picture = self.model.paint(reply.tokens[None], self.seed)[0]
-        self.tokens += list(self.model.encode([picture]))
-        self.turns.append(assistant(reply.text, len(self.tokens) - 1))
-        return Answer(reply.text, picture)
+    def __init__(self, model: ChatModel | Talker, seed: int = 0) -> None:
+        self.talker = model if isinstance(model, Talker) else Talker(model)
+        self.wish = Wish(seed=seed)
+        self.conversation = Conversation()
 
-    def _views(self, pictures: tuple[Picture, ...]) -> tuple[list[int | dict[str, Any]], list[Picture]]:
-        """Returns the parts of a turn that show pictures, and all views of them, numbered from the next one on."""
-        shown: list[int | dict[str, Any]] = []
-        seen: list[Picture] = []
-        most = self.model.mllm.config.views
-        for picture in pictures:
-            start = len(self.tokens) + len(seen)
-            parts = parts_of(picture, self.model.picture_size, most - 1) if most > 2 else []
-            seen += [*(part for part, _ in parts), picture]
-            views = [[start + index, x, y] for index, (_, (x, y)) in enumerate(parts)]
-            shown.append({"type": "image", "image": start + len(parts), "views": views} if parts else start)
-        return shown, seen
+    def say(self, text: str, pictures: tuple[Picture, ...] = (), wish: Wish | None = None) -> Answer:
+        """Says something, with pictures if wanted, and returns the answer.
+
+        Args:
+            text: The words.
+            pictures: `[H, W, 3]` each; they stand before the words.
+            wish: How the answer is wanted, if otherwise than before.
+        """
+        before = self.conversation.head
+        self.conversation.add(Message(USER, (*pictures, text)))
+        try:
+            return self._answer(wish or self.wish)
+        except BaseException:
+            self.conversation.nodes.pop()
+            self.conversation.head = before
+            raise
+
+    def retry(self, seed: int | None = None) -> Answer:
+        """Answers the last message once more, by default with the next seed; the answer before stays in the tree."""
+        node = self.conversation.before_last(ASSISTANT)
+        return self._answer(replace(self.wish, seed=node.facts["seed"] + 1 if seed is None else seed))
+
+    def undo(self) -> Message:
+        """Goes back in front of the user's last message, and returns that message."""
+        return self.conversation.before_last(USER).message
+
+    def edit(self, number: int, text: str) -> Answer:
+        """Says an earlier message of the user's in other words; what followed the first stays in the tree."""
+        node = self.conversation.nodes[number]
+        self.conversation.go(node.parent)
+        return self.say(text, tuple(node.message.pictures))
+
+    def _answer(self, wish: Wish) -> Answer:
+        answer = self.talker.answer([Request(self.conversation.messages(), wish)])[0]
+        self.conversation.add(answer.message, asdict(wish))
+        return answer

@@ -7,6 +7,7 @@ Source: SEED-X (facts of its data pipes), the paper section 3.2.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ RESPONSE = "I have generated an image."
 CLOSE_UP = "Generate a close-up photo of {name}"
 KEEP_IDENTICAL = "Please keep the face identical."
 KEPT = "I keep the face unchanged."
+_INSTRUCTION = re.compile(r"\[(/?INST)\]")
 WHOLE = (0.5, 0.5)
 """Centre of a view that shows the whole picture."""
 
@@ -104,6 +106,11 @@ class Template:
             self._cache[text] = tuple(self.tokenizer.encode(text, add_special_tokens=False))
         return self._cache[text]
 
+    def plain_ids(self, text: str) -> tuple[int, ...]:
+        """Returns the token ids of what somebody said, in which no tag (`<img>`, `[INST]`, `</s>`) is one."""
+        harmless = _INSTRUCTION.sub(r"[ \1 ]", text)
+        return tuple(self.tokenizer.encode(harmless, add_special_tokens=False, split_special_tokens=True))
+
     def save_pretrained(self, folder: Path) -> None:
         """Writes `template.json`: what a chat of this template looks like to the model."""
         write_json(folder / TEMPLATE_FILE, self._facts())
@@ -148,27 +155,31 @@ class Template:
         Returns:
             Segments in order. After a final user turn the text ends with the closing tag, ready for a response.
         """
-        output: list[Segment] = [TextSegment((self.tokenizer.bos_token_id,), False)]
-        for number, turn in enumerate(turns):
-            user = turn["role"] == "user"
-            if user:
-                opening = (TURN_SEPARATOR if number else "") + INSTRUCTION_OPEN
-                output.append(TextSegment(self.ids(opening), False))
-            for part in turn["content"]:
-                if part["type"] == "text":
-                    output.append(TextSegment(self.ids(part["text"]), not user))
-                else:
-                    for view, x, y in self._views(part) if user else ():
-                        output.append(TextSegment(self.ids(VIEW_OPEN), False))
-                        output.append(ImageSegment(view, False, (x, y)))
-                        output.append(TextSegment(self.ids(VIEW_CLOSE), False))
-                    output.append(TextSegment((self.image_open,), not user))
-                    output.append(ImageSegment(part["image"], not user))
-                    output.append(TextSegment((self.image_close,), False))
-            if user:
-                output.append(TextSegment(self.ids(INSTRUCTION_CLOSE), False))
-            elif end and number == len(turns) - 1:
-                output.append(TextSegment((self.eos,), True))
+        output = [segment for number, turn in enumerate(turns) for segment in self.of_turn(turn, number)]
+        if end and turns and turns[-1]["role"] == "assistant":
+            output.append(TextSegment((self.eos,), True))
+        return output
+
+    def of_turn(self, turn: Turn, number: int) -> list[Segment]:
+        """Renders one turn, the `number`-th of its chat; what stands before it does not matter."""
+        output: list[Segment] = [] if number else [TextSegment((self.tokenizer.bos_token_id,), False)]
+        user = turn["role"] == "user"
+        if user:
+            opening = (TURN_SEPARATOR if number else "") + INSTRUCTION_OPEN
+            output.append(TextSegment(self.ids(opening), False))
+        for part in turn["content"]:
+            if part["type"] == "text":
+                output.append(TextSegment(self.plain_ids(part["text"]), not user))
+                continue
+            for view, x, y in self._views(part) if user else ():
+                output.append(TextSegment(self.ids(VIEW_OPEN), False))
+                output.append(ImageSegment(view, False, (x, y)))
+                output.append(TextSegment(self.ids(VIEW_CLOSE), False))
+            output.append(TextSegment((self.image_open,), not user))
+            output.append(ImageSegment(part["image"], not user))
+            output.append(TextSegment((self.image_close,), False))
+        if user:
+            output.append(TextSegment(self.ids(INSTRUCTION_CLOSE), False))
         return output
 
 

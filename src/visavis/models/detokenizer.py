@@ -6,6 +6,7 @@ map beside the noisy latent, its new input weights starting at zero).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -186,9 +187,10 @@ class Detokenizer(nn.Module):
         self,
         tokens: Tensor,
         steps: int = 4,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         guidance: float | None = None,
         sources: Tensor | None = None,
+        watch: Callable[[int, Tensor], bool] | None = None,
     ) -> Tensor:
         """Paints latents `[B, C, h, w]` for tokens `[B, N, d]`; same seed, same picture.
 
@@ -198,9 +200,11 @@ class Detokenizer(nn.Module):
         Args:
             tokens: `[B, N, d]`.
             steps: Evaluations of the network for a picture.
-            seed: Of the noise.
+            seed: Of the noise, one for all or one for each.
             guidance: Scale of classifier-free guidance; the configuration's when None, 1 is off.
             sources: `[B, C, h, w]`, latents of condition images; nothing (zeros) when None.
+            watch: Is called after each step with its number, from 1, and the latents as they are then (with flow
+                matching: as they are expected to become); where it returns False, the sampling ends.
 
         Raises:
             VisavisError: If guidance is asked of a network that was never taught without its condition.
@@ -212,9 +216,10 @@ class Detokenizer(nn.Module):
                 fix="set detokenizer.guidance=1, or tune again with detokenizer.condition_dropout=0.1",
             )
         count, side, guided = len(tokens), self.config.latent_size, scale != 1
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn((self.config.latent_channels, side, side), generator=generator).to(tokens)
-        x = noise.expand(count, *noise.shape)
+        seeds = [seed] * count if isinstance(seed, int) else list(seed)
+        shape = (self.config.latent_channels, side, side)
+        noise = {s: torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in set(seeds)}
+        x = torch.stack([noise[s] for s in seeds]).to(tokens)
         if guided:
             nothing = self.connector.without(
                 tokens, torch.ones(count, dtype=torch.bool, device=tokens.device)
@@ -236,6 +241,8 @@ class Detokenizer(nn.Module):
                 # Schedulers of flows step by velocities.
                 step = said if sigma is None else (x - said) / sigma
                 x = scheduler.step(step, time, x, return_dict=False)[0]
+                if watch is not None and not watch(number + 1, x if sigma is None else said):
+                    break
         return x
 
     def solver(self) -> Any:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from visavis.chat.model import Reply
 from visavis.chat.personalisers import IpAdapterPersonaliser, MllmPersonaliser, load_personaliser
+from visavis.chat.reading import Chat
 from visavis.data.chat_config import FullBodyConfig
 from visavis.data.config import Prompts
 from visavis.errors import VisavisError
@@ -32,9 +33,9 @@ class StandIn:
     def encode(self, pictures: list[np.ndarray]) -> np.ndarray:
         return np.full((len(pictures), 256, 4), pictures[0].mean(), np.float32)
 
-    def respond(self, chats: list, pictures: list) -> list[Reply]:
+    def respond(self, chats: list[Chat]) -> list[Reply]:
         self.chats += chats
-        return [Reply("hm", pictures[0][0][:64] if self.answers else None)]
+        return [Reply("hm", chats[0].pictures[0][:64] if self.answers else None)]
 
     def paint(self, tokens: np.ndarray, seed: int = 0) -> list[np.ndarray]:
         return [np.full((8, 8, 3), tokens.mean() + seed, np.uint8)]
@@ -55,7 +56,7 @@ def test_the_own_model_is_asked_as_in_stage_three() -> None:
     assert (picture == 133).all()
     (chat,) = model.chats
     content = [{"type": "text", "text": "Paint a person with red hair"}, {"type": "image", "image": 0}]
-    assert chat == [{"role": "user", "content": content}]
+    assert chat.turns == [{"role": "user", "content": content}]
 
 
 def test_an_answer_in_words_is_a_failure() -> None:

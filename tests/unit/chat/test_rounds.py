@@ -8,7 +8,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from visavis.chat.layout import collate, lay_out
-from visavis.chat.model import ChatModel, _Walker
+from visavis.chat.model import ChatModel
+from visavis.chat.reader import Reader
+from visavis.chat.reading import Chat
 from visavis.chat.template import RESPONSE, ImageSegment, Template, assistant, user
 from visavis.models.image_encoder import ImageEncoder, ImageEncoderConfig
 from visavis.models.mllm import IGNORED, Mllm, MllmConfig
@@ -66,8 +68,7 @@ def test_all_rounds_in_one_pass_equal_cached_rounds(mllm: Mllm, tokenizer) -> No
             ImageSegment(part.picture, False) if isinstance(part, ImageSegment) else part
             for part in template.segments(_turns(number + 1)[:-1], end=False)
         ]
-        prefix = collate([lay_out(history, template)], [pictures[: number or 1]], IMAGE_TOKENS, [[1.0] * 3])
-        walker = _Walker(mllm, prefix)
+        walker = Reader(mllm, [None], [lay_out(history, template)], [pictures[:number]])
         for word in (*template.ids(RESPONSE), template.image_open):
             walker.say(torch.tensor([word]))
         first = walker.write_image(torch.tensor(template.queries))
@@ -114,6 +115,7 @@ def test_chat_model_answers_in_groups_of_any_length(mllm: Mllm, tokenizer) -> No
     picture = np.zeros((40, 40, 3), np.uint8)
     tokens = model.encode([picture])[0]
     chats = [[user("two friends")], [user(0, "Julian")], [user("two friends, Julian and Olivia")]]
-    together = model.respond(chats, [[], [tokens], []])
-    alone = [model.respond([chat], [group])[0] for chat, group in zip(chats, [[], [tokens], []], strict=True)]
+    asked = [Chat(chat, group) for chat, group in zip(chats, [[], [tokens], []], strict=True)]
+    together = model.respond(asked)
+    alone = [model.respond([chat])[0] for chat in asked]
     assert [reply.text for reply in together] == [reply.text for reply in alone]

@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from visavis.chat.model import ChatModel
 from visavis.chat.session import ChatSession
+from visavis.chat.talker import turns_of
 from visavis.chat.template import RESPONSE
 from visavis.chat.views import grid_of, parts_of
 from visavis.chat.vocabulary import extend_vocabulary
@@ -79,11 +80,11 @@ def test_a_chat_reads_the_parts_before_the_whole() -> None:
     with torch.no_grad():
         llm.lm_head.weight.zero_()
     session.say("who is on the left", (square, wide))
-    first, second, _ = session.turns[0]["content"]
+    session.say("Olivia", (square,))
+    turns, seen = turns_of(session.conversation.messages(), 5, SIZE)
+    first, second, _ = turns[0]["content"]
     assert (first["image"], first["views"]) == (1, [[0, 0.5, 0.5]])
     assert (second["image"], second["views"]) == (4, [[2, 0.25, 0.5], [3, 0.75, 0.5]])
-    seen = session.model.encode([wide[:, :SIZE], wide[:, SIZE:], wide])
-    for token, expected in zip(session.tokens[2:], seen, strict=True):
-        np.testing.assert_allclose(token, expected, atol=1e-5)
-    session.say("Olivia", (square,))
-    assert session.turns[2]["content"][0]["views"] == [[5, 0.5, 0.5]]
+    for picture, expected in zip(seen[2:5], [wide[:, :SIZE], wide[:, SIZE:], wide], strict=True):
+        np.testing.assert_array_equal(picture, expected)
+    assert turns[2]["content"][0]["views"] == [[5, 0.5, 0.5]]
