@@ -47,18 +47,32 @@ def resolve(address: str | Path, *, tracking_uri: str | None = None) -> Path:
                 fix="write models:/visavis@challenger, or the path of a model folder",
             )
         return Path(text)
-    from visavis.registry.versions import find
+    from visavis.registry.versions import find, location
 
     uri = tracking_uri or local_tracking_uri()
     _check_database(uri)
     version = find(text, tracking_uri=uri)
+    place = location(version, tracking_uri=uri)
     if uri.startswith("sqlite:"):  # the files are on this machine and are read in place
-        return _model_folder(_download(version.uri, uri, None))
+        return _model_folder(_download(place, uri, None))
     kept = _cache_folder() / version.tags.get("weights.sha256", version.uri.replace("/", "-"))
     if not kept.is_dir():
         with atomic_dir(kept) as partial:
-            _download(version.uri, uri, partial)
+            _download(place, uri, partial)
     return _model_folder(kept)
+
+
+def resolve_version(address: str, *, tracking_uri: str | None = None) -> str:
+    """Returns the number of the version that a model address names now.
+
+    Raises:
+        VisavisError: If there is none, or no MLflow.
+    """
+    from visavis.registry.versions import find
+
+    uri = tracking_uri or local_tracking_uri()
+    _check_database(uri)
+    return find(address, tracking_uri=uri).version
 
 
 def _check_database(uri: str) -> None:
@@ -79,11 +93,7 @@ def _download(uri: str, tracking_uri: str, destination: Path | None) -> Path:
 
     target = str(destination) if destination else None
     with patience():
-        return Path(
-            download_artifacts(
-                artifact_uri=uri, dst_path=target, tracking_uri=tracking_uri, registry_uri=tracking_uri
-            )
-        )
+        return Path(download_artifacts(artifact_uri=uri, dst_path=target, tracking_uri=tracking_uri))
 
 
 def _model_folder(pyfunc: Path) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -219,3 +221,25 @@ def test_an_address_that_leads_nowhere_is_explained(tmp_path: Path, uri: str, na
     with pytest.raises(VisavisError, match="there is no MLflow database"):
         visavis.loading.resolve("models:/visavis@champion", tracking_uri=f"sqlite:///{tmp_path}/none.db")
     assert not (tmp_path / "none.db").exists()
+
+
+def test_a_process_that_knows_nothing_of_mlflow_finds_a_version(tmp_path: Path, uri: str, name: str) -> None:
+    registered(tmp_path, uri, name, b"one")
+    code = (
+        "import sys; from visavis.loading import resolve;"
+        "print(resolve(sys.argv[1], tracking_uri=sys.argv[2]) / 'mllm' / 'model.safetensors')"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW")}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"models:/{name}@challenger", uri],
+        env=environment,
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(done.stdout.splitlines()[-1]).read_bytes() == b"one"
+    assert not list(elsewhere.iterdir())

@@ -18,6 +18,7 @@ from visavis.cli.errors import FriendlyGroup
 from visavis.cli.forget import forget
 from visavis.cli.pack import app as pack_app
 from visavis.cli.scale import scale
+from visavis.cli.serve import key, serve
 from visavis.cli.train import train
 from visavis.errors import VisavisError
 from visavis.files import read_json
@@ -48,6 +49,8 @@ app.command()(curate)
 app.command()(forget)
 app.command()(train)
 app.command()(scale)
+app.command()(serve)
+app.command()(key)
 
 Overrides = Annotated[
     list[str] | None,

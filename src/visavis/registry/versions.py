@@ -170,6 +170,15 @@ def find(uri: str, *, tracking_uri: str) -> Version:
     )
 
 
+def location(version: Version, *, tracking_uri: str) -> str:
+    """Returns where a version's files are, which MLflow finds by itself in the registry of the whole process only."""
+    client = client_for(tracking_uri)
+    place: str = client.get_model_version_download_uri(version.name, version.version)
+    if place.startswith("models:/m-"):
+        place = client.get_logged_model(place.removeprefix("models:/")).artifact_location
+    return place
+
+
 def _parsed(uri: str) -> tuple[str, str, str]:
     rest = uri.removeprefix("models:/")
     name, at, alias = rest.partition("@")
