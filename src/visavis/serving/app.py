@@ -19,7 +19,6 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from visavis import __version__
 from visavis.chat.conversation import Message, Picture
 from visavis.chat.talker import Answer, Wish
 from visavis.chat.talker import Request as ChatToAnswer
@@ -30,7 +29,7 @@ from visavis.serving.engine import ClosedError, DeadlineError, Engine, Job, Queu
 from visavis.serving.keys import ApiKey, Keys, LimitError
 from visavis.serving.limits import BodyLimit
 from visavis.serving.pictures import scaled, to_url
-from visavis.serving.provenance import Credentials
+from visavis.serving.provenance import RELEASE, Credentials
 from visavis.serving.schemas import (
     ERRORS,
     AnswerMessage,
@@ -111,7 +110,7 @@ def create_app(service: Service, most_bytes: int = 64 * 2**20) -> FastAPI:
 
     app = FastAPI(
         title="visavis",
-        version=__version__,
+        version=RELEASE,
         summary="Talk to a model about a face, in OpenAI's formats.",
         lifespan=lifespan,
     )
