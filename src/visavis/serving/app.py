@@ -240,7 +240,14 @@ def _check_model(service: Service, asked: str) -> None:
 def _add_chat(app: FastAPI, service: Service) -> None:
     enter = _entered(service)
 
-    @app.post("/v1/chat/completions", tags=["chat"], responses=ERRORS, response_model=ChatResponse)
+    streamed: dict[str, Any] = {"content": {"text/event-stream": {}}}
+
+    @app.post(
+        "/v1/chat/completions",
+        tags=["chat"],
+        responses={**ERRORS, 200: streamed},
+        response_model=ChatResponse,
+    )
     async def chat(body: ChatRequest, request: Request, owner: str = Depends(enter)) -> Any:
         """Answers a chat with words and, where the model shows one, a picture."""
         _check_model(service, body.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,26 +28,25 @@ class BodyLimit:
         if not announced.isdigit() or int(announced) > self.most_bytes:
             await self._refuse(send)
             return
-        read, started = 0, False
+        read, too_large = 0, False
 
         async def counted() -> Message:
-            nonlocal read
+            nonlocal read, too_large
             message = await receive()
             read += len(message.get("body", b""))
             if read > self.most_bytes:
+                too_large = True
                 raise _TooLargeError
             return message
 
         async def sent(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
+            if not too_large:  # whatever the application makes of its broken body is of no interest
+                await send(message)
 
-        try:
+        with contextlib.suppress(_TooLargeError):
             await self.app(scope, counted, sent)
-        except _TooLargeError:
-            if not started:
-                await self._refuse(send)
+        if too_large:
+            await self._refuse(send)
 
     async def _refuse(self, send: Send) -> None:
         words = f"the body has more than {self.most_bytes} bytes"
