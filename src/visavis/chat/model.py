@@ -23,6 +23,7 @@ from visavis.data.crops import resized
 from visavis.files import read_json, write_json
 from visavis.models.autoencoder import from_latents
 from visavis.models.detokenizer import Detokenizer
+from visavis.models.device import compute_device
 from visavis.models.image_encoder import ImageEncoder, pool_tokens
 from visavis.models.mllm import Mllm
 from visavis.models.pixels import to_pictures, to_tensor
@@ -66,10 +67,11 @@ class ChatModel:
         sample_steps: int = 4,
         fingerprint: str = "",
     ) -> None:
-        self.mllm = mllm.eval()
-        self.encoder = encoder
-        self.detokenizer = detokenizer.eval() if detokenizer else None
-        self.autoencoder = autoencoder
+        self.device = compute_device()
+        self.mllm = mllm.eval().to(self.device)
+        self.encoder = encoder.to(self.device)
+        self.detokenizer = detokenizer.eval().to(self.device) if detokenizer else None
+        self.autoencoder = autoencoder.to(self.device) if autoencoder is not None else None
         self.sample_steps = sample_steps
         self.tokenizer = tokenizer
         self.template = Template(tokenizer, mllm.config.image_tokens, mllm.config.views)
@@ -118,7 +120,7 @@ class ChatModel:
     def encode(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
         """Returns tokens `[n, 256, d]` of pictures of any size."""
         small = np.stack([resized(picture, self.picture_size) for picture in pictures])
-        return self.encoder(to_tensor(small)).numpy()
+        return self.encoder(to_tensor(small).to(self.device)).cpu().numpy()
 
     @torch.no_grad()
     def paint(
@@ -203,7 +205,7 @@ class ChatModel:
         luck = [torch.Generator().manual_seed(chat.seed) for chat in chats]
         queries = torch.tensor(self.template.queries)
         for _ in range(MAX_WORDS):
-            scores = reader.scores()
+            scores = reader.scores().cpu()
             scores[:, self.unsaid] = -torch.inf
             chosen = scores.argmax(-1)
             for row, chat in enumerate(chats):
@@ -224,7 +226,7 @@ class ChatModel:
             if bool(opens.any()):
                 written = reader.write_image(queries)
                 for row in torch.nonzero(opens)[:, 0].tolist():
-                    images[row] = self._weighed(written[row], chats[row], words[row]).numpy()
+                    images[row] = self._weighed(written[row], chats[row], words[row]).cpu().numpy()
             if not bool(speaking.any()):
                 break
         return [Reply(self._text(said), image) for said, image in zip(words, images, strict=True)]

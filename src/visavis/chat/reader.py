@@ -11,6 +11,7 @@ from transformers import DynamicCache
 
 from visavis.chat.layout import Layout, collate
 from visavis.chat.memory import Memory
+from visavis.models.device import device_of, moved
 from visavis.models.mllm import Mllm
 
 
@@ -38,17 +39,18 @@ class Reader:
         self.pasts = pasts
         self.shift = mllm.connectors["shift"] if "shift" in mllm.connectors else None  # noqa: SIM401 - ModuleDict has no get
         self.taps = mllm.config.token_shift or 1
-        self.lengths = torch.tensor([len(layout) for layout in new])
-        past = torch.tensor([memory.length if memory else 0 for memory in pasts])
+        self.device = device_of(mllm)
+        self.lengths = self._indices([len(layout) for layout in new])
+        past = self._indices([memory.length if memory else 0 for memory in pasts])
         self.position = past + self.lengths
         self.cache = DynamicCache()
         self.start = self._recall(int(past.max()))
-        batch = collate(new, pictures, mllm.config.image_tokens, [[1.0] * len(group) for group in pictures])
+        ones = [[1.0] * len(group) for group in pictures]
+        batch = moved(collate(new, pictures, mllm.config.image_tokens, ones), self.device)
         count, width = len(new), int(self.lengths.max())
-        rows = torch.arange(count)
-        steps = torch.arange(width)
+        rows, steps = self._indices(range(count)), self._indices(range(width))
         self.valid = torch.cat(
-            [torch.arange(self.start) < past[:, None], steps < self.lengths[:, None]], dim=1
+            [self._indices(range(self.start)) < past[:, None], steps < self.lengths[:, None]], dim=1
         )
         recent = torch.stack([self._recent_of(memory) for memory in pasts])
         if not width:
@@ -57,11 +59,14 @@ class Reader:
             return
         self.raw = torch.cat([recent, mllm.embed_unshifted(batch)], dim=1)
         self.read = self._run(self._shifted(self.raw), past[:, None] + steps)
-        self.recent = self.raw[rows[:, None], self.lengths[:, None] + torch.arange(self.taps)]
+        self.recent = self.raw[rows[:, None], self.lengths[:, None] + self._indices(range(self.taps))]
         self.hidden = self.read[rows, self.lengths - 1]
         for row, memory in enumerate(pasts):
             if memory is not None and not self.lengths[row]:
                 self.hidden[row] = memory.hidden
+
+    def _indices(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=self.device)
 
     def _recall(self, longest: int) -> int:
         """Fills the cache with what is remembered; returns its columns."""
@@ -95,7 +100,7 @@ class Reader:
         """Applies the token shift to all but the first `taps` of raw embeddings `[B, taps + n, D]`."""
         if self.shift is None:
             return raw[:, self.taps :]
-        chain = torch.arange(-1, raw.shape[1] - 1).expand(len(raw), -1)
+        chain = self._indices(range(-1, raw.shape[1] - 1)).expand(len(raw), -1)
         shifted: Tensor = self.shift(raw, chain)
         return shifted[:, self.taps :]
 
@@ -144,7 +149,9 @@ class Reader:
     @torch.no_grad()
     def say(self, ids: Tensor) -> None:
         """Appends one word `[B]` to each chat."""
-        raw = torch.cat([self.recent, self.mllm.llm.get_input_embeddings()(ids[:, None])], dim=1)
+        raw = torch.cat(
+            [self.recent, self.mllm.llm.get_input_embeddings()(ids.to(self.device)[:, None])], dim=1
+        )
         self.recent = raw[:, 1:]
         self._grow(1)
         self.hidden = self._run(self._shifted(raw), self.position[:, None])[:, -1]
@@ -154,15 +161,15 @@ class Reader:
     def write_image(self, queries: Tensor) -> Tensor:
         """Predicts image tokens `[B, image_tokens, d]` in one pass; the queries leave no trace in the cache."""
         count = len(queries)
-        words = self.mllm.llm.get_input_embeddings()(queries.expand(len(self.hidden), -1))
+        words = self.mllm.llm.get_input_embeddings()(queries.to(self.device).expand(len(self.hidden), -1))
         self._grow(count)
         raw = torch.cat([self.recent, words], dim=1)
-        hidden = self._run(self._shifted(raw), self.position[:, None] + torch.arange(count))
+        hidden = self._run(self._shifted(raw), self.position[:, None] + self._indices(range(count)))
         self.cache.crop(-count)
         self.valid = self.valid[:, :-count]
         tokens: Tensor = self.mllm.connectors["output"](hidden)
         return tokens
 
     def _grow(self, count: int) -> None:
-        new = torch.ones(len(self.valid), count, dtype=torch.bool)
+        new = self.valid.new_ones(len(self.valid), count)
         self.valid = torch.cat([self.valid, new], dim=1)

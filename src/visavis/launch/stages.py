@@ -16,9 +16,9 @@ from visavis.errors import VisavisError
 from visavis.launch.local import RunResult, context_for, explained, run_local, watched
 from visavis.recipes import Recipe
 from visavis.steps.contracts import RunContext
-from visavis.training.engine import RESUME_ME
+from visavis.training.engine import RESUME_ME, Preempted
 
-_LOG = "stages.log"
+_LOG, _PREEMPTED = "stages.log", ".preempted"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,10 @@ def _done(stage: Stage, recipe: Recipe, context: RunContext, processes: int) -> 
             code = process.wait()
         finally:
             signal.signal(signal.SIGTERM, before)
-    if code == RESUME_ME:
+    # torchrun ends with 1 whatever its processes end with, so the first of them leaves a note.
+    note = file.with_suffix(_PREEMPTED)
+    if code == RESUME_ME or (code and note.is_file()):
+        note.unlink(missing_ok=True)
         raise SystemExit(RESUME_ME)
     return code == 0
 
@@ -146,7 +149,11 @@ def main(file: str) -> None:
     """Runs the job of a file in this process."""
     job = json.loads(Path(file).read_text())
     function = getattr(importlib.import_module(f"visavis.steps.{job['function']}"), job["function"])
-    function(**job["arguments"])
+    try:
+        function(**job["arguments"])
+    except Preempted:
+        Path(file).with_suffix(_PREEMPTED).touch()
+        raise
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
+from visavis.models.device import device_of
+
 
 def to_latents(autoencoder: Any, pictures: Tensor) -> Tensor:
     """Encodes pictures `[B, 3, H, W]` in [-1, 1] to latents `[B, C, h, w]`; of a distribution, its mode."""
-    encoded = autoencoder.encode(pictures, return_dict=False)[0]
+    encoded = autoencoder.encode(pictures.to(device_of(autoencoder)), return_dict=False)[0]
     latents: Tensor = (
         encoded.mode() if hasattr(encoded, "mode") and not isinstance(encoded, Tensor) else encoded
     )
@@ -18,7 +20,7 @@ def to_latents(autoencoder: Any, pictures: Tensor) -> Tensor:
 
 def from_latents(autoencoder: Any, latents: Tensor) -> Tensor:
     """Decodes latents `[B, C, h, w]` to pictures `[B, 3, H, W]` in about [-1, 1]."""
-    scaled = latents / autoencoder.config.scaling_factor + _shift(autoencoder)
+    scaled = latents.to(device_of(autoencoder)) / autoencoder.config.scaling_factor + _shift(autoencoder)
     pictures: Tensor = autoencoder.decode(scaled, return_dict=False)[0]
     return pictures
 

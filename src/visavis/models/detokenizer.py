@@ -29,6 +29,7 @@ from visavis.models.denoisers import (
     pooled_dim,
     widen_input,
 )
+from visavis.models.device import device_of
 from visavis.models.token_connector import Condition, DetokenizerConfig, TokenConnector
 
 __all__ = ["DENOISER_FOLDER", "NO_EXTRA_CONDITION", "Detokenizer", "DetokenizerConfig", "draw_sigma"]
@@ -209,6 +210,8 @@ class Detokenizer(nn.Module):
         Raises:
             VisavisError: If guidance is asked of a network that was never taught without its condition.
         """
+        tokens = tokens.to(device_of(self))
+        sources = None if sources is None else sources.to(tokens)
         scale = self.config.guidance if guidance is None else guidance
         if scale != 1 and not self.config.condition_dropout:
             raise VisavisError(

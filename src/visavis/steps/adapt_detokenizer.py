@@ -24,6 +24,7 @@ def _body(job: StepJob) -> StepResult:
     from visavis.chat.template import Template
     from visavis.data.published.tokens import TokenStore
     from visavis.models.detokenizer import Detokenizer
+    from visavis.models.device import compute_device
     from visavis.models.mllm import Mllm
     from visavis.packs.loaders import load_autoencoder, load_mllm
     from visavis.training.detokenizer import (
@@ -34,7 +35,7 @@ def _body(job: StepJob) -> StepResult:
     )
 
     config, store = job.recipe.adapt, TokenStore.open(job.folder("tokens"))
-    mllm = Mllm.from_pretrained(job.folder("mllm")).eval()
+    mllm = Mllm.from_pretrained(job.folder("mllm")).eval().to(compute_device())
     template = Template(load_mllm(job.pack)[1], mllm.config.image_tokens, mllm.config.views)
     detokenizer = Detokenizer.from_pretrained(job.folder("detokenizer") / "people")
     samples = store.select(("pair", "rounds"), "train")[: config.max_samples]
@@ -59,7 +60,7 @@ def _body(job: StepJob) -> StepResult:
         job.recipe.engine,
         sources,
     )
-    autoencoder = load_autoencoder(job.pack)
+    autoencoder = load_autoencoder(job.pack).to(compute_device())
     detokenizer.save_pretrained(job.work, autoencoder=autoencoder)
     steps = job.recipe.detokenizer.sample_steps
     metrics = score(job, detokenizer, autoencoder, store, steps, "after_adapt")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from visavis.files import sha256_bytes
 from visavis.steps.framework import MANIFEST_NAME, Manifest, StepJob, StepResult, run_step
@@ -23,13 +24,19 @@ def encode_images(
 def _body(job: StepJob) -> StepResult:
     from visavis.data.published.tokens import Encoder, TokenStore, encode
     from visavis.models.autoencoder import to_latents
+    from visavis.models.device import compute_device
     from visavis.models.image_encoder import pool_tokens
     from visavis.packs.loaders import load_autoencoder, load_image_encoder
 
-    vit, autoencoder = load_image_encoder(job.pack), load_autoencoder(job.pack)
+    device = compute_device()
+    vit, autoencoder = load_image_encoder(job.pack).to(device), load_autoencoder(job.pack).to(device)
     config = job.recipe.encode
+
+    def seen(pictures: Any) -> Any:
+        return vit(pictures.to(device))
+
     encoder = Encoder(
-        tokens=lambda pictures: pool_tokens(vit(pictures)) if config.pooled else vit(pictures),
+        tokens=lambda pictures: pool_tokens(seen(pictures)) if config.pooled else seen(pictures),
         latents=lambda pictures: to_latents(autoencoder, pictures),
         image_size=vit.config.image_size,
         batch_size=config.batch_size,

@@ -337,6 +337,9 @@ def _timed(name: str, run: RunContext) -> Iterator[dict[str, Any]]:
     write_json(path, timing)
     try:
         yield timing
+    except SystemExit:
+        timing["status"] = "stopped"  # asked to, with its state saved
+        raise
     except BaseException as error:
         timing["status"] = "failed"
         known = storage_error(error) if isinstance(error, OSError) else error

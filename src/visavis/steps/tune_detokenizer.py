@@ -13,9 +13,10 @@ from visavis.steps.framework import ENGINE, Manifest, StepJob, StepResult, run_s
 if TYPE_CHECKING:
     from visavis.data.published.tokens import TokenStore
     from visavis.models.detokenizer import Detokenizer
+    from visavis.training.engine.callbacks import Callback
 
 PEOPLE = ("inpaint", "pair", "rounds")
-_SCORED = 128
+_SCORED, _SHOWN = 128, 12
 
 
 def tune_detokenizer(
@@ -31,6 +32,7 @@ def _body(job: StepJob) -> StepResult:
 
     from visavis.data.published.tokens import TokenStore
     from visavis.models.detokenizer import Detokenizer
+    from visavis.models.device import compute_device
     from visavis.packs.loaders import load_autoencoder, load_text_to_image
     from visavis.training.baselines import unet_like, untrained_like
     from visavis.training.detokenizer import reconstruct, source_latents
@@ -42,7 +44,7 @@ def _body(job: StepJob) -> StepResult:
         denoiser = unet_like(denoiser)
     elif not config.from_pretrained:
         denoiser = untrained_like(denoiser)
-    autoencoder = load_autoencoder(job.pack)
+    autoencoder = load_autoencoder(job.pack).to(compute_device())
     detokenizer = Detokenizer.from_text_to_image(
         denoiser,
         scheduler,
@@ -84,11 +86,39 @@ def _body(job: StepJob) -> StepResult:
             progress,
             job.recipe.engine,
             sources,
+            _samples(job, detokenizer, autoencoder, store, name),
         )
         detokenizer.save_pretrained(job.work / name, autoencoder=autoencoder)
         metrics |= score(job, detokenizer, autoencoder, store, config.sample_steps, f"after_{name}")
     count = sum(len(store.rows(sets, "train")) for sets in (("natural",), PEOPLE))
     return StepResult({"in": count, "kept": count, "dropped": {}}, metrics)
+
+
+def _samples(
+    job: StepJob, detokenizer: Detokenizer, autoencoder: Any, store: TokenStore, name: str
+) -> list[Callback]:
+    """Returns what shows a few validation pictures while the detokenizer learns, if the recipe wants to see them."""
+    import numpy as np
+    import torch
+
+    from visavis.chat.model import decode_latents
+    from visavis.steps.grids import rows_of_pictures
+    from visavis.training.detokenizer import fit_tokens
+    from visavis.training.engine.callbacks import Samples
+
+    every, config = job.recipe.engine.sample_every, job.recipe.detokenizer
+    rows = store.rows(PEOPLE, "val")[:_SHOWN]
+    if not every or not len(rows):
+        return []
+    tokens = fit_tokens(torch.from_numpy(store.tokens[rows].astype(np.float32)), config.image_tokens)
+
+    def show(done: int) -> None:
+        painted = decode_latents(autoencoder, detokenizer.eval().sample(tokens, config.sample_steps))
+        detokenizer.train()
+        sheet = rows_of_pictures([list(store.pictures[rows]), list(painted)])
+        job.tracker.log_image(sheet, f"samples_{name}_{done:06d}.png")
+
+    return [Samples(show, every)]
 
 
 def _tell_start(job: StepJob, detokenizer: Detokenizer) -> None:
@@ -130,6 +160,6 @@ def score(
     painted = decode_latents(autoencoder, detokenizer.eval().sample(tokens, sample_steps, sources=sources))
     truth = store.pictures[rows]
     job.tracker.log_image(
-        rows_of_pictures([list(truth[:12]), list(painted[:12])]), f"reconstruction_{label}.png"
+        rows_of_pictures([list(truth[:_SHOWN]), list(painted[:_SHOWN])]), f"reconstruction_{label}.png"
     )
     return {f"psnr_db_{label}": float(np.mean(psnr(list(painted), list(truth))))}

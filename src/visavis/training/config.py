@@ -63,6 +63,15 @@ class EngineConfig(_Strict):
     peak_tflops: float = Field(
         0.0, ge=0, description="Peak rate of a device for MFU; 0: looked up by its name."
     )
+    sample_every: int = Field(
+        0, ge=0, description="Steps between pictures of what a detokenizer paints by then; 0: none."
+    )
+
+    @model_validator(mode="after")
+    def _is_read(self) -> EngineConfig:
+        if self.deepspeed and not self.zero_stage:
+            raise ValueError("deepspeed settings are not read with zero_stage 0; set zero_stage to 1, 2 or 3")
+        return self
 
 
 class StageConfig(OptimConfig):

@@ -19,10 +19,12 @@ from visavis.chat.template import Template
 from visavis.data.published.tokens import TokenStore
 from visavis.errors import VisavisError
 from visavis.models.detokenizer import Detokenizer, DetokenizerConfig, draw_sigma
+from visavis.models.device import device_of, moved
 from visavis.models.image_encoder import pool_tokens
 from visavis.models.mllm import Mllm
 from visavis.training.config import EngineConfig, OptimConfig
 from visavis.training.engine import Log, Totals, train
+from visavis.training.engine.callbacks import Callback
 from visavis.training.mllm import conversation_batch
 
 Progress = Callable[[int, int], None]
@@ -79,6 +81,7 @@ def reconstruct(
     progress: Progress | None = None,
     engine: EngineConfig | None = None,
     sources: NDArray[np.float16] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, float]:
     """Tunes the detokenizer in place to paint latents from tokens.
 
@@ -92,6 +95,7 @@ def reconstruct(
         progress: Receives (steps done, steps in all).
         engine: How it is run.
         sources: `[M, C, h, w]`, latents of condition images, for a detokenizer that takes them.
+        callbacks: Look on.
 
     Raises:
         VisavisError: If there are no tokens to learn from, or fewer of them a picture than the detokenizer reads.
@@ -104,7 +108,7 @@ def reconstruct(
             fix="put natural pictures into `pictures/` beside the clips, or give the stage 0 steps",
         )
     task = PaintTask(tokens, latents, config, detokenizer.config, sources)
-    return train(detokenizer, task, config, work, log, progress, engine)
+    return train(detokenizer, task, config, work, log, progress, engine, callbacks)
 
 
 @dataclass
@@ -181,13 +185,21 @@ def predicted_tokens(
 
     Returns:
         Tokens float16 `[M, image_tokens, d]` and the array row of the true picture of each.
+
+    Raises:
+        VisavisError: If there are no conversations.
     """
+    if not samples:
+        raise VisavisError(
+            "there is no conversation to predict pictures of", fix="give more clips, so that chats can be built"
+        )
     tokens, rows = [], []
     for start in range(0, len(samples), _PREDICT_BATCH):
         part = samples[start : start + _PREDICT_BATCH]
         batch = conversation_batch(part, store, template)
+        batch = moved(batch, device_of(model))
         predicted = model.predict_images(model.hidden_states(batch), batch.write)
-        tokens.append(predicted.half().numpy())
+        tokens.append(predicted.half().cpu().numpy())
         for sample in part:
             for turn in sample["turns"]:
                 if turn["role"] == "assistant":

@@ -20,6 +20,7 @@ from visavis.errors import VisavisError
 from visavis.models.mllm import Mllm, MllmBatch, loss_counts
 from visavis.training.config import EngineConfig, StageConfig
 from visavis.training.engine import Log, Totals, train
+from visavis.training.engine.task import TOKENS
 from visavis.training.packing import TOO_LONG, fitting, linear_length_of, quickest_rows
 
 
@@ -166,8 +167,11 @@ class ChatTask:
         return quickest_rows(lengths, self.config.max_length, self.linear_length)
 
     def counts(self, batch: MllmBatch) -> Totals:
-        """Returns the number of supervised words and the summed weights of generated pictures."""
-        return loss_counts(batch, len(self.template.queries))
+        """Returns the number of supervised words, the summed weights of generated pictures, and the tokens."""
+        tokens = float(
+            (batch.previous >= 0).sum()
+        )  # all but the first of each chat; padding has no predecessor
+        return {**loss_counts(batch, len(self.template.queries)), TOKENS: tokens}
 
     def loss(self, model: nn.Module, batch: MllmBatch, totals: Totals) -> tuple[Tensor, dict[str, float]]:
         """Returns the weighted sum of text and image loss."""

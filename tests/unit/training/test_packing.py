@@ -243,7 +243,7 @@ def test_what_the_next_step_reads_is_fetched_meanwhile(
 def test_a_part_without_chats_has_no_loss(model: Mllm, template: Template, store: TokenStore) -> None:
     task, _ = task_of(model, template, store)
     batch = task.collate([])
-    assert task.counts(batch) == {"text": 0.0, "image": 0.0}
+    assert task.counts(batch) == {"text": 0.0, "image": 0.0, "tokens": 0.0}
     loss, _ = task.loss(model, batch, {"text": 5.0, "image": 2.0})
     loss.backward()
     assert loss.item() == 0.0

@@ -6,17 +6,16 @@ killed goes on to the same weights as one that was not.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from visavis.errors import VisavisError
+from visavis.models.device import moved
 from visavis.training.config import EngineConfig, OptimConfig
 from visavis.training.engine.callbacks import (
     Callback,
@@ -33,7 +32,7 @@ from visavis.training.engine.checkpoints import Bucket, Checkpoint, Checkpoints,
 from visavis.training.engine.guards import Guard
 from visavis.training.engine.preemption import Preempted, StopSignal
 from visavis.training.engine.schedule import learning_rate, step_rng
-from visavis.training.engine.task import Task
+from visavis.training.engine.task import TOKENS, Task
 from visavis.training.engine.team import Team, deal, gather
 
 CHECKPOINTS = "checkpoints"
@@ -151,7 +150,7 @@ class _Run:
         batches = [moved(self.task.collate(part), team.device) for part in parts]
         counted = [self.task.counts(batch) for batch in batches]
         totals = team.total({name: sum(count[name] for count in counted) for name in counted[0]})
-        moment = Moment(step + 1, self.config.steps, {"lr": lr}, totals.get("tokens", 0.0))
+        moment = Moment(step + 1, self.config.steps, {"lr": lr}, totals.pop(TOKENS, 0.0))
         if not any(totals.values()):
             self.guard.nothing_to_learn(step)
             return moment
@@ -266,12 +265,3 @@ def _place(work: Path, engine: EngineConfig) -> Place:
     if not engine.checkpoints:
         return Disk(work / CHECKPOINTS)
     return Bucket("/".join([engine.checkpoints.rstrip("/"), *work.parts[-3:]]))
-
-
-def moved(batch: Any, device: torch.device) -> Any:
-    """Returns a batch, a dataclass of tensors, on a device."""
-    if device.type == "cpu" or not dataclasses.is_dataclass(batch) or isinstance(batch, type):
-        return batch
-    values = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
-    there = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()}
-    return dataclasses.replace(batch, **there)

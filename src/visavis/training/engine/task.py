@@ -14,6 +14,8 @@ import numpy as np
 from torch import Tensor, nn
 
 Totals = dict[str, float]
+TOKENS = "tokens"
+"""Count that no loss is divided by: the tokens that were computed, for speed and MFU; a task need not give it."""
 
 
 class Task(Protocol):

@@ -33,7 +33,12 @@ class Speed(Callback):
     """
 
     def __init__(self, model: nn.Module, devices: int = 1, peak_tflops: float = 0.0) -> None:
-        sizes = [(p.requires_grad, p.numel()) for p in model.parameters() if p.ndim >= 2]
+        # DeepSpeed leaves of a sharded weight only `ds_numel` and `ds_shape`.
+        sizes = [
+            (p.requires_grad, getattr(p, "ds_numel", p.numel()))
+            for p in model.parameters()
+            if len(getattr(p, "ds_shape", p.shape)) >= 2
+        ]
         self._per_token = sum((6 if trained else 4) * count for trained, count in sizes)
         self._peak = (peak_tflops or _peak_of_device()) * 1e12 * devices
         self._began, self._steps, self._tokens = time.monotonic(), 0, 0.0
