@@ -16,7 +16,13 @@ from visavis.steps.framework import Manifest, read_timings
 
 _POLL_SECONDS = 0.4
 _REMIND_SECONDS = 30.0
-_SIGNS = {"running": "[cyan]…[/]", "ran": "[green]✓[/]", "reused": "[blue]=[/]", "stopped": "[yellow]‖[/]", "failed": "[red]✗[/]"}
+_SIGNS = {
+    "running": "[cyan]…[/]",
+    "ran": "[green]✓[/]",
+    "reused": "[blue]=[/]",
+    "stopped": "[yellow]‖[/]",
+    "failed": "[red]✗[/]",
+}
 
 
 class Watch:

@@ -16,9 +16,9 @@ from visavis.errors import VisavisError
 from visavis.launch.local import RunResult, context_for, explained, run_local, watched
 from visavis.recipes import Recipe
 from visavis.steps.contracts import RunContext
-from visavis.training.engine import RESUME_ME, Preempted
+from visavis.training.engine import RESUME_ME
 
-_LOG, _PREEMPTED = "stages.log", ".preempted"
+_LOG = "stages.log"
 
 
 @dataclass(frozen=True)
@@ -132,15 +132,19 @@ def _done(stage: Stage, recipe: Recipe, context: RunContext, processes: int) -> 
         (folder.parent / _LOG).open("a") as log,
         subprocess.Popen(command, stdout=log, stderr=log) as process,
     ):
-        before = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+        asked: list[int] = []
+
+        def hand_on(number: int, _: object) -> None:
+            asked.append(number)
+            process.send_signal(number)
+
+        before = signal.signal(signal.SIGTERM, hand_on)
         try:
             code = process.wait()
         finally:
             signal.signal(signal.SIGTERM, before)
-    # torchrun ends with 1 whatever its processes end with, so the first of them leaves a note.
-    note = file.with_suffix(_PREEMPTED)
-    if code == RESUME_ME or (code and note.is_file()):
-        note.unlink(missing_ok=True)
+    # torchrun ends with 1 whatever its processes end with, and before the training began a process just dies.
+    if code == RESUME_ME or (code and asked):
         raise SystemExit(RESUME_ME)
     return code == 0
 
@@ -149,11 +153,7 @@ def main(file: str) -> None:
     """Runs the job of a file in this process."""
     job = json.loads(Path(file).read_text())
     function = getattr(importlib.import_module(f"visavis.steps.{job['function']}"), job["function"])
-    try:
-        function(**job["arguments"])
-    except Preempted:
-        Path(file).with_suffix(_PREEMPTED).touch()
-        raise
+    function(**job["arguments"])
 
 
 if __name__ == "__main__":
