@@ -13,6 +13,7 @@ from visavis.errors import VisavisError
 Picture = NDArray[np.uint8]
 Part = str | Picture
 USER, ASSISTANT = "user", "assistant"
+_INDENT = "\u2003"  # an em space, which HTML keeps
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,25 +108,32 @@ class Conversation:
                 return node
         raise VisavisError(f"there is no message of the {role} yet", fix="say something first")
 
-    def outline(self) -> str:
-        """Returns the tree as lines, indented where it branches; the way to the head is marked."""
-        marked = {node.number for node in self.path()}
-        lines: list[str] = []
+    def lines(self) -> list[tuple[int, str]]:
+        """Returns each node with a line that tells it, indented where the chat branches, in the order of the tree."""
+        found: list[tuple[int, str]] = []
 
         def walk(parent: int | None, depth: int) -> None:
             children = self.children(parent)
             for node in children:
                 deeper = depth + (len(children) > 1)
-                sign = "●" if node.number == self.head else "•" if node.number in marked else "○"
-                lines.append(f"{'  ' * deeper}{sign} {node.number} {_told(node.message)}")
+                found.append((node.number, _INDENT * deeper + _told(node.message)))
                 walk(node.number, deeper)
 
         walk(None, 0)
-        return "\n".join(lines)
+        return found
+
+    def outline(self) -> str:
+        """Returns the tree as lines with numbers; the way to the head is marked."""
+        marked = {node.number for node in self.path()}
+        signs = {number: "•" if number in marked else "○" for number, _ in self.lines()}
+        return "\n".join(
+            f"{'●' if number == self.head else signs[number]} {number} {line}"
+            for number, line in self.lines()
+        )
 
 
 def _told(message: Message) -> str:
     words = message.text if len(message.text) <= 60 else f"{message.text[:59]}…"
     pictures = len(message.pictures)
     shown = f" [{pictures} picture{'s' * (pictures > 1)}]" if pictures else ""
-    return f"{message.role}: {words}{shown}"
+    return f"{'You' if message.role == USER else 'Model'}: {words}{shown}"

@@ -191,7 +191,8 @@ def predicted_tokens(
     """
     if not samples:
         raise VisavisError(
-            "there is no conversation to predict pictures of", fix="give more clips, so that chats can be built"
+            "there is no conversation to predict pictures of",
+            fix="give more clips, so that chats can be built",
         )
     tokens, rows = [], []
     for start in range(0, len(samples), _PREDICT_BATCH):

@@ -49,12 +49,18 @@ def serving(
     deadline: float = 20.0,
     most_bytes: int = 2**22,
     engine: dict[str, Any] | None = None,
+    consent: str | None = None,
 ) -> Iterator[Served]:
-    """Serves a model until the block ends."""
+    """Serves a model until the block ends; with the chat page if there is a sentence of consent, or an empty one."""
     made = Engine(Talker(model), "7", **(engine or {}))
     service = Service(made, keys or Keys(), deadline=deadline)
     port = free_port()
-    config = uvicorn.Config(create_app(service, most_bytes), port=port, log_config=None, access_log=False)
+    app = create_app(service, most_bytes)
+    if consent is not None:
+        from visavis.serving.page import mount
+
+        app = mount(app, service, consent)
+    config = uvicorn.Config(app, port=port, log_config=None, access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
