@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench pack ui lock clean
+.PHONY: help setup demo chat test check format bench pack ui lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  \033[36mmake %-7s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ setup: $(STAMP) ## Make .venv with the locked requirements (runs again only when
 
 demo: setup ## Train a model from clips to registered version, on this machine (RECIPE=smoke for a quick one)
 	$(BIN)/visavis run --recipe $(RECIPE) $(ARGS)
+
+chat: setup ## Open the chat page on the demo's champion or challenger (ARGS='--port 8001' and the like)
+	$(BIN)/visavis serve --browser $(ARGS)
 
 test: setup ## Run every test (ARGS='-m "not slow"' for the quick ones)
 	$(BIN)/pytest $(ARGS)

@@ -298,3 +298,25 @@ def test_the_summary_shows_funnel_and_times(tmp_path: Path) -> None:
     assert "12.6" in text
     assert "reused" in text
     assert "visavis chat" in text
+
+
+def test_a_service_beyond_this_machine_needs_keys(tmp_path: Path) -> None:
+    assert_explained(call("serve", "--host", "0.0.0.0"), "--host 0.0.0.0", "--keys", "--open-to-all")
+    keys = tmp_path / "keys.yaml"
+    made = call("key", "olivia", "--keys", str(keys))
+    assert made.exit_code == 0 and made.stdout.startswith("vv-")
+    assert made.stdout.split()[0] not in keys.read_text()
+    assert_explained(call("key", "olivia", "--keys", str(keys)), "olivia")
+    assert_explained(call("key", "a b", "--keys", str(keys)), "name")
+    keys.write_text("- nonsense")
+    assert_explained(call("serve", "--keys", str(keys)), "keys.yaml", "visavis key")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert_explained(call("serve", "--port", str(port)), f"port {port} is in use")
+
+
+def test_serving_nothing_is_explained(tmp_path: Path) -> None:
+    assert_explained(call("serve", "--runs", str(tmp_path)), "there is no MLflow database")
+    assert_explained(call("serve", "--model", str(tmp_path / "none")), "neither a model address nor a folder")
