@@ -49,7 +49,7 @@ from visavis.serving.schemas import (
     Usage,
     Wishes,
 )
-from visavis.serving.watching import Watcher, observed
+from visavis.serving.watching import Watcher, log, observed
 
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 429: "rate_limit_error"}
 _POLL_SECONDS = 0.05
@@ -157,6 +157,11 @@ def _handle_errors(app: FastAPI) -> None:
     async def closing(_: Request, error: ClosedError) -> JSONResponse:
         return say(503, "the service is ending", after=5)
 
+    @app.exception_handler(Exception)
+    async def broken(_: Request, error: Exception) -> JSONResponse:
+        log.error("not answered", exc_info=error)
+        return say(500, "the service made a mistake; its log says which")
+
     @app.exception_handler(DeadlineError)
     async def late(_: Request, error: DeadlineError) -> JSONResponse:
         return say(504, "the answer was not ready in time; ask again, or for fewer pictures")
@@ -232,6 +237,11 @@ def _wish(body: Wishes, **more: Any) -> Wish:
     return Wish(body.seed, steps=body.steps, guidance=body.guidance, identity=body.identity, **more)
 
 
+def wish_of(body: ChatRequest) -> Wish:
+    """Returns how the answer of a chat is wanted."""
+    return _wish(body, candidates=body.n, temperature=body.temperature, pictures=body.pictures)
+
+
 def _check_model(service: Service, asked: str) -> None:
     if asked and asked != service.name:
         raise HTTPException(404, f"there is no model {asked!r} here; ask for {service.name!r}, or for none")
@@ -252,17 +262,18 @@ def _add_chat(app: FastAPI, service: Service) -> None:
         """Answers a chat with words and, where the model shows one, a picture."""
         _check_model(service, body.model)
         said = await run_in_threadpool(incoming.messages_of, body.messages)
-        wish = _wish(body, candidates=body.n, temperature=body.temperature, pictures=body.pictures)
+        wish = wish_of(body)
         if body.stream:
             return _stream(service, said, wish, body, request, owner)
         job = service.submit(ChatToAnswer(said, wish, owner))
         answer = await _finished(job, request)
-        return await run_in_threadpool(_completion, service, answer, job.version, said, body.size)
+        return await run_in_threadpool(completion, service, answer, job.version, said, body.size)
 
 
-def _completion(
+def completion(
     service: Service, answer: Answer, version: str, said: list[Message], size: str
 ) -> ChatResponse:
+    """Returns an answer in OpenAI's format, its pictures as files of a size."""
     shown = answer.message.pictures
     service.watcher.painted(len(shown) + len(answer.others))
     first = [_image(service.png(picture, size, version)) for picture in shown]
@@ -340,7 +351,7 @@ def _stream(
                 yield f"data: {json.dumps({'error': {'message': what, 'type': 'server_error'}})}\n\n"
                 return
             done = await run_in_threadpool(
-                _completion, service, job.answer.result(), job.version, said, body.size
+                completion, service, job.answer.result(), job.version, said, body.size
             )
             for choice in done.choices:
                 images = [image.model_dump() for image in choice.message.images]

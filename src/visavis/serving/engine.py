@@ -6,11 +6,13 @@ detokenizer alike. The model can be exchanged between two batches.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field, replace
 
 from opentelemetry import trace
@@ -18,6 +20,7 @@ from opentelemetry import trace
 from visavis.chat.conversation import USER, Message, Picture
 from visavis.chat.talker import Answer, Request, Talker, Wish
 
+log = logging.getLogger("visavis.serving")
 tracer = trace.get_tracer("visavis")
 _IDLE_SECONDS = 0.2
 
@@ -132,12 +135,16 @@ class Engine:
         self._thread.join(seconds)
         while True:
             try:
-                self._waiting.get_nowait().answer.set_exception(ClosedError())
+                _settle(self._waiting.get_nowait(), ClosedError())
             except queue.Empty:
                 return
 
     def _work(self) -> None:
-        warm_up(self.talker)
+        try:
+            warm_up(self.talker)
+        except Exception:
+            log.exception("the model does not answer")
+            return
         self.ready.set()
         while not (self._closing.is_set() and self._waiting.empty()):
             if batch := self._gather():
@@ -156,7 +163,7 @@ class Engine:
             except queue.Empty:
                 break
             if not job.wanted:
-                _leave(job)
+                _settle(job, DeadlineError())
                 continue
             if not batch:
                 until = time.monotonic() + self.gather_seconds
@@ -174,14 +181,11 @@ class Engine:
                     for job in batch:
                         self._answer([job])
                 else:
-                    batch[0].answer.set_exception(error)
+                    _settle(batch[0], error)
                 return
         for job, answer in zip(batch, answers, strict=True):
             job.version = self.version
-            if job.wanted:
-                job.answer.set_result(answer)
-            else:
-                _leave(job)
+            _settle(job, answer if job.wanted else DeadlineError())
         seconds = time.monotonic() - began
         self._seconds_each = 0.8 * self._seconds_each + 0.2 * seconds / len(batch)
         if self._seen is not None:
@@ -193,8 +197,13 @@ def warm_up(talker: Talker) -> None:
     talker.answer([Request([Message(USER, ("hello",))], Wish(candidates=1), owner="\0warm-up")])
 
 
-def _leave(job: Job) -> None:
-    job.answer.set_exception(DeadlineError())
+def _settle(job: Job, outcome: Answer | Exception) -> None:
+    """Tells whoever waits; nobody may, and then the future is cancelled."""
+    with contextlib.suppress(InvalidStateError):
+        if isinstance(outcome, Exception):
+            job.answer.set_exception(outcome)
+        else:
+            job.answer.set_result(outcome)
 
 
 def _while(job: Job, hear: Callable[[str], bool] | None) -> Callable[[str], bool]:

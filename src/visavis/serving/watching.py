@@ -24,9 +24,8 @@ from prometheus_client import (
 )
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from visavis.serving.engine import Engine
+from visavis.serving.engine import Engine, log
 
-log = logging.getLogger("visavis.serving")
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 _QUIET = ("/healthz", "/readyz", "/metrics")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -270,6 +271,20 @@ def test_a_client_that_leaves_stops_its_answer(model: Painting) -> None:
                 httpx.post(f"{served.url}/v1/chat/completions", json=body, timeout=0.2)
             gone.wait(1.5)
         assert not seen, "words were not wanted any more, so no picture is painted"
+        assert chat(served).status_code == 200, "the others are still answered"
+
+
+def test_a_mistake_of_ours_is_said_and_logged(
+    model: Painting, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("visavis.serving"), "propagate", True)
+    with serving(model) as served:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Talker, "answer", lambda *_: 1 / 0)
+            response = chat(served)
+        assert response.status_code == 500 and "made a mistake" in response.json()["error"]["message"]
+        assert chat(served).status_code == 200
+    assert any("ZeroDivisionError" in (record.exc_text or "") for record in caplog.records)
 
 
 def test_system_words_and_split_messages_become_one_turn(served: Served) -> None:
