@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from transformers import LlamaConfig, LlamaForCausalLM
+from seedx_tenth import HEADS, IMAGE_TOKENS, SIDE, TOKEN_DIM, WORDS, image_encoder, llama
+from transformers import LlamaForCausalLM
 
 from visavis.chat.conversation import ASSISTANT, USER, Message
 from visavis.chat.layout import lay_out
@@ -41,7 +42,6 @@ from visavis.chat.reader import Reader
 from visavis.chat.reading import Chat, Reading
 from visavis.chat.talker import content_of, turns_of
 from visavis.chat.template import CLOSE_UP, RESPONSE
-from visavis.models.image_encoder import ImageEncoder, ImageEncoderConfig
 from visavis.models.mllm import Mllm, MllmConfig
 from visavis.pretrain.vocabulary import build_tokenizer
 
@@ -51,8 +51,6 @@ BARS = {
     "cache_vs_recompute_round8": ("at least", 5.0),
     "first_word_vs_recompute_round8": ("at least", 5.0),
 }
-_IMAGE_TOKENS, _TOKEN_DIM, _WIDTH, _SIDE = 64, 416, 512, 128
-_WORDS = 3_233
 _CAPTION_WORDS = 40
 
 console = Console(highlight=False)
@@ -61,29 +59,11 @@ console = Console(highlight=False)
 def make_model(layers: int, rounds: int) -> ChatModel:
     """Builds weights from a seed."""
     torch.manual_seed(0)
-    words = " ".join(f"word{number}" for number in range(_WORDS))
-    tokenizer = build_tokenizer([RESPONSE, CLOSE_UP, words], _IMAGE_TOKENS)
-    llama = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=_WIDTH,
-        intermediate_size=1376,
-        num_hidden_layers=layers,
-        num_attention_heads=8,
-        max_position_embeddings=512 + 128 * rounds,
-    )
-    mllm = Mllm(LlamaForCausalLM(llama), MllmConfig(token_dim=_TOKEN_DIM, connector_heads=8))
-    encoder = ImageEncoder(
-        ImageEncoderConfig(
-            image_size=_SIDE,
-            patch_size=_SIDE // 32,
-            width=160,
-            layers=5,
-            heads=4,
-            mlp_width=768,
-            output_dim=_TOKEN_DIM,
-            pool_heads=8,
-        )
-    ).eval()
+    words = " ".join(f"word{number}" for number in range(WORDS))
+    tokenizer = build_tokenizer([RESPONSE, CLOSE_UP, words], IMAGE_TOKENS)
+    llama_shape = llama(len(tokenizer), layers, 512 + 128 * rounds)
+    mllm = Mllm(LlamaForCausalLM(llama_shape), MllmConfig(token_dim=TOKEN_DIM, connector_heads=HEADS))
+    encoder = image_encoder()
     return ChatModel(mllm, tokenizer, encoder, fingerprint="benchmark")
 
 
@@ -106,7 +86,7 @@ class Way:
         """Answers a chat; returns seconds to the first word, of the image block, and of all."""
         began = time.perf_counter()
         model, template = self.model, self.model.template
-        turns, pictures = turns_of(messages, 1, _SIDE)
+        turns, pictures = turns_of(messages, 1, SIDE)
         names = [content_of(picture) for picture in pictures]
         known = self.features if self.memories is not None else {}
         fresh = [picture for name, picture in zip(names, pictures, strict=True) if name not in known]
@@ -160,15 +140,15 @@ def main() -> None:
         }
         ways = {name: make() for name, make in makers.items()}
         rng = np.random.default_rng(repeat)
-        caption = " ".join(f"word{number}" for number in rng.integers(_WORDS, size=_CAPTION_WORDS))
+        caption = " ".join(f"word{number}" for number in rng.integers(WORDS, size=_CAPTION_WORDS))
         messages = [Message(USER, (caption,))]
         for number in range(given.rounds):
             for name in names[number % 3 :] + names[: number % 3]:
                 times = ways[name].round(messages)
                 if repeat:  # the first chat is a warm-up
                     spent[name][number].append(times)
-            picture = rng.integers(256, size=(_SIDE, _SIDE, 3), dtype=np.uint8)
-            asked = CLOSE_UP.format(name=f"word{rng.integers(_WORDS)}")
+            picture = rng.integers(256, size=(SIDE, SIDE, 3), dtype=np.uint8)
+            asked = CLOSE_UP.format(name=f"word{rng.integers(WORDS)}")
             messages += [Message(ASSISTANT, (RESPONSE, picture)), Message(USER, (asked,))]
 
     def middle(name: str, number: int, part: int) -> float:

@@ -47,16 +47,17 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from seedx_tenth import HEADS, IMAGE_TOKENS, INTERMEDIATE, SIDE, TOKEN_DIM, WIDTH, WORDS, image_encoder, llama
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from visavis.chat.template import CLOSE_UP, RESPONSE, ImageSegment, Segment, Template, assistant, user
 from visavis.data.published.token_shards import Facts, read_shapes, shard_path, write_shard
 from visavis.data.published.tokens import SAMPLES, TokenStore
 from visavis.files import write_jsonl
-from visavis.models.image_encoder import ImageEncoder, ImageEncoderConfig
+from visavis.models.image_encoder import ImageEncoder
 from visavis.models.mllm import Mllm, MllmConfig, pooled
 from visavis.models.pixels import to_tensor
 from visavis.pretrain.vocabulary import build_tokenizer
@@ -72,12 +73,6 @@ BARS = {
     "memory_vs_reference": 2.0,
 }
 _ROUNDS = 3
-_IMAGE_TOKENS = 64
-_WIDTH = 512
-_VOCABULARY = _WIDTH * 32_330 // 5120
-_INTERMEDIATE = 1376
-_TOKEN_DIM = 416
-_SIDE = 128
 _CAPTION_WORDS = (16, 64)
 _REC_WEIGHT = 6.0
 _WARM_UP = 2
@@ -91,7 +86,7 @@ class World:
 
     Attributes:
         model: The MLLM.
-        encoder: The frozen encoder; pictures have `_SIDE` px.
+        encoder: The frozen encoder; pictures have `SIDE` px.
         template: Renders chats.
         store: The chats with tokens of their pictures, on disk.
         task: Our way to train on them.
@@ -153,8 +148,8 @@ def reference_loss(world: World, rows: Sequence[tuple[dict[str, Any], int]], on_
     hidden = output.last_hidden_state
     logits = model.llm.lm_head(hidden).float()
     text = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-    predicted = model.connectors["output"](hidden[is_written].view(len(rows), _IMAGE_TOKENS, -1))
-    return text + _REC_WEIGHT * functional.mse_loss(predicted, pooled(tokens[len(read) :], _IMAGE_TOKENS))
+    predicted = model.connectors["output"](hidden[is_written].view(len(rows), IMAGE_TOKENS, -1))
+    return text + _REC_WEIGHT * functional.mse_loss(predicted, pooled(tokens[len(read) :], IMAGE_TOKENS))
 
 
 def encoded(world: World, rows: list[int], on_the_fly: bool) -> Tensor:
@@ -178,42 +173,25 @@ def make_world(folder: Path, chats: int, layers: int, batch_size: int) -> World:
     """Builds weights and chats from a seed, and the token store, unless it is there."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    words = [f"word{number}" for number in range(_VOCABULARY)]
+    words = [f"word{number}" for number in range(WORDS)]
     fixed = [RESPONSE, CLOSE_UP]
-    tokenizer = build_tokenizer([*fixed, " ".join(words)], _IMAGE_TOKENS)
-    spare = len(tokenizer) - _VOCABULARY
-    tokenizer = build_tokenizer([*fixed, " ".join(words[: _VOCABULARY - spare])], _IMAGE_TOKENS)
-    known = words[: _VOCABULARY - spare]
-    llama = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=_WIDTH,
-        intermediate_size=_INTERMEDIATE,
-        num_hidden_layers=layers,
-        num_attention_heads=8,
-    )
-    shape = MllmConfig(token_dim=_TOKEN_DIM, connector_heads=8, rec_weight=_REC_WEIGHT)
-    model = Mllm(LlamaForCausalLM(llama), shape).train()
-    encoder = ImageEncoder(
-        ImageEncoderConfig(
-            image_size=_SIDE,
-            patch_size=_SIDE // 32,
-            width=160,
-            layers=5,
-            heads=4,
-            mlp_width=768,
-            output_dim=_TOKEN_DIM,
-            pool_heads=8,
-        )
-    ).eval()
-    pictures = rng.integers(256, size=(_ROUNDS * chats, _SIDE, _SIDE, 3), dtype=np.uint8)
+    tokenizer = build_tokenizer([*fixed, " ".join(words)], IMAGE_TOKENS)
+    spare = len(tokenizer) - WORDS
+    tokenizer = build_tokenizer([*fixed, " ".join(words[: WORDS - spare])], IMAGE_TOKENS)
+    known = words[: WORDS - spare]
+    llama_shape = llama(len(tokenizer), layers)
+    shape = MllmConfig(token_dim=TOKEN_DIM, connector_heads=HEADS, rec_weight=_REC_WEIGHT)
+    model = Mllm(LlamaForCausalLM(llama_shape), shape).train()
+    encoder = image_encoder()
+    pictures = rng.integers(256, size=(_ROUNDS * chats, SIDE, SIDE, 3), dtype=np.uint8)
     if not (folder / SAMPLES).is_file():
         write_store(folder, encoder, pictures, [chat(rng, known, number) for number in range(chats)])
     store = TokenStore.open(folder)
-    template = Template(tokenizer, _IMAGE_TOKENS)
+    template = Template(tokenizer, IMAGE_TOKENS)
     config = StageConfig(sets={"rounds": 1.0}, batch_size=batch_size)
     task, _ = chat_task(model, template, store, config)
     longest = max(
-        sum(len(s.ids) if not isinstance(s, ImageSegment) else _IMAGE_TOKENS for s in segments_of(sample, template))
+        sum(len(s.ids) if not isinstance(s, ImageSegment) else IMAGE_TOKENS for s in segments_of(sample, template))
         for sample in store.samples
     )  # fmt: skip
     return World(model, encoder, template, store, task, [png(picture) for picture in pictures], longest)
@@ -349,14 +327,14 @@ def matmul_share(world: World, repeats: int) -> tuple[float, float, float]:
 
 def mm_rate(tokens: int) -> float:
     """Returns FLOP per second of the products of a layer: forward, and backward to inputs and weights."""
-    wide, narrow = torch.randn(tokens, _INTERMEDIATE), torch.randn(tokens, _WIDTH)
-    square, up = torch.randn(_WIDTH, _WIDTH), torch.randn(_WIDTH, _INTERMEDIATE)
+    wide, narrow = torch.randn(tokens, INTERMEDIATE), torch.randn(tokens, WIDTH)
+    square, up = torch.randn(WIDTH, WIDTH), torch.randn(WIDTH, INTERMEDIATE)
     began = time.perf_counter()
     for _ in range(4):
         torch.mm(narrow, square), torch.mm(narrow, square.t()), torch.mm(narrow.t(), narrow)
     for _ in range(3):
         torch.mm(narrow, up), torch.mm(wide, up.t()), torch.mm(narrow.t(), wide)
-    flop = 2 * 3 * tokens * _WIDTH * (4 * _WIDTH + 3 * _INTERMEDIATE)
+    flop = 2 * 3 * tokens * WIDTH * (4 * WIDTH + 3 * INTERMEDIATE)
     return flop / (time.perf_counter() - began)
 
 
@@ -455,7 +433,7 @@ def main() -> None:
     }
     parameters = sum(p.numel() for p in world.model.llm.model.layers.parameters())
     rows = [
-        ("LLaMA", f"{options.layers} layers of width {_WIDTH}: {parameters / 1e6:.1f} M weights"),
+        ("LLaMA", f"{options.layers} layers of width {WIDTH}: {parameters / 1e6:.1f} M weights"),
         ("vocabulary", f"{len(world.template.tokenizer)} words"),
         (
             "encoder",

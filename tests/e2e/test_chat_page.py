@@ -14,7 +14,6 @@ from typing import Any
 import c2pa
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -24,9 +23,7 @@ sys.path[:0] = [str(ROOT / "tests" / "unit" / name) for name in ("serving", "cha
 
 from browser import artifacts, chromium, complaints, overflowing, requests, resize, screenshot  # noqa: E402
 from served import Served, serving  # noqa: E402
-from talking import chat_model  # noqa: E402
-
-from visavis.chat.reader import Reader  # noqa: E402
+from talking import answer_with_a_picture, chat_model  # noqa: E402
 
 CONSENT = "Whoever is in it agrees."
 
@@ -35,17 +32,7 @@ CONSENT = "Whoever is in it agrees."
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """The service with its page, on a model that says "generated an image" and paints one."""
     model = chat_model()
-    script = [*model.template.ids("generated an image"), model.template.image_open, model.template.eos]
-    plain = Reader.scores
-
-    def scores(reader: Reader) -> torch.Tensor:
-        given = plain(reader)
-        place = getattr(reader, "said", 0)
-        reader.said = place + 1  # type: ignore[attr-defined]
-        given[:, script[min(place, len(script) - 1)]] = 1e4
-        return given
-
-    monkeypatch.setattr(Reader, "scores", scores)
+    answer_with_a_picture(model, monkeypatch)
     with serving(model, consent=CONSENT) as running:
         yield running
 

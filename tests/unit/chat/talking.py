@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from visavis.chat.model import ChatModel
+from visavis.chat.reader import Reader
 from visavis.chat.template import CLOSE_UP, RESPONSE
 from visavis.models.image_encoder import ImageEncoder, ImageEncoderConfig
 from visavis.models.mllm import Mllm, MllmConfig
@@ -80,3 +82,18 @@ def chat_model(room: int = 2048, token_shift: int = 3) -> Painting:
         )
     ).eval()
     return Painting(mllm, tokenizer, encoder, fingerprint="tiny")
+
+
+def answer_with_a_picture(model: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a model always say "generated an image" and paint one; what it paints depends on what it read."""
+    script = [*model.template.ids("generated an image"), model.template.image_open, model.template.eos]
+    plain = Reader.scores
+
+    def scores(reader: Reader) -> torch.Tensor:
+        given = plain(reader)
+        place = getattr(reader, "said", 0)
+        reader.said = place + 1  # type: ignore[attr-defined]
+        given[:, script[min(place, len(script) - 1)]] = 1e4
+        return given
+
+    monkeypatch.setattr(Reader, "scores", scores)
