@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from visavis.chat.conversation import ASSISTANT, USER, Conversation, Message, Picture
 from visavis.chat.model import ChatModel
 from visavis.chat.talker import Answer, Request, Talker, Wish
+from visavis.errors import VisavisError
 
 
 class ChatSession:
@@ -44,13 +45,26 @@ class ChatSession:
         node = self.conversation.before_last(ASSISTANT)
         return self._answer(replace(self.wish, seed=node.facts["seed"] + 1 if seed is None else seed))
 
+    def reseed(self, seed: int) -> None:
+        """Gives the pictures from now on another seed."""
+        self.wish = replace(self.wish, seed=seed)
+
     def undo(self) -> Message:
         """Goes back in front of the user's last message, and returns that message."""
         return self.conversation.before_last(USER).message
 
     def edit(self, number: int, text: str) -> Answer:
-        """Says an earlier message of the user's in other words; what followed the first stays in the tree."""
+        """Says an earlier message of the user's in other words; what followed the first stays in the tree.
+
+        Raises:
+            VisavisError: If there is no such message of the user's.
+        """
+        before = self.conversation.head
+        self.conversation.go(number)
         node = self.conversation.nodes[number]
+        if node.message.role != USER:
+            self.conversation.go(before)
+            raise VisavisError(f"message {number} is the model's", fix="name one of the user's")
         self.conversation.go(node.parent)
         return self.say(text, tuple(node.message.pictures))
 
