@@ -14,7 +14,7 @@ def encode_images(
 ) -> None:
     """Run the frozen image encoder and the autoencoder once over every picture.
 
-    Content-addressed: a picture that is used twice is encoded once.
+    Content-addressed: a picture that is used twice, or that an earlier run encoded, is encoded once.
 
     Args:
         recipe: Resolved recipe as JSON.
