@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,7 @@ def _response(request: InferRequest, name: str, version: str, texts: list[str]) 
     # gRPC knows no text: its contents are bytes.
     data = [text.encode() for text in texts] if request.from_grpc else texts
     return InferResponse(
-        response_id=request.id,
+        response_id=request.id or uuid.uuid4().hex,  # v2 lets requests have none, answers must have one
         model_name=name,
         model_version=version or None,
         infer_outputs=[InferOutput(OUTPUT, [len(texts)], "BYTES", data)],
