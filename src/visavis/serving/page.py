@@ -109,10 +109,10 @@ class Page:
                         label="API key", type="password", elem_id="key", visible=not self.service.keys.open
                     )
                     with gr.Row():
-                        undo = gr.Button("Undo", size="sm", min_width=60, elem_id="undo")
-                        retry = gr.Button("Retry", size="sm", min_width=60, elem_id="retry")
-                        stop = gr.Button("Stop", size="sm", min_width=60, elem_id="stop")
-                        new = gr.Button("New", size="sm", min_width=60, elem_id="new")
+                        undo = gr.Button("Undo", size="sm", min_width=48, elem_id="undo")
+                        retry = gr.Button("Retry", size="sm", min_width=48, elem_id="retry")
+                        stop = gr.Button("Stop", size="sm", min_width=48, elem_id="stop")
+                        new = gr.Button("New", size="sm", min_width=48, elem_id="new")
                     gallery = gr.Gallery(
                         label="Candidates: choose one",
                         elem_id="candidates",
