@@ -59,7 +59,8 @@ def resolve(address: str | Path, *, tracking_uri: str | None = None) -> Path:
     if not kept.is_dir():
         with atomic_dir(kept) as partial:
             _download(place, uri, partial)
-    return _model_folder(kept)
+    inside = kept if (kept / "MLmodel").is_file() else next(kept.glob("*/MLmodel")).parent
+    return _model_folder(inside)  # a folder comes under its own name
 
 
 def resolve_version(address: str, *, tracking_uri: str | None = None) -> str:

@@ -140,7 +140,7 @@ def llama_activations(
 ) -> int:
     """Returns the bytes that a LLaMA keeps for one row, without checkpointing.
 
-    Each layer keeps, for a token: of either norm the input in float32, the input over its length and one float; the
+    Each layer keeps, for a token: of either norm the input and the input over its length in float32, and one float; the
     two normed inputs of linears, q, k, v and the attention's output, a row of the mask, and four as wide as the MLP.
     An adapter keeps its dropped input, the mask of it (as wide as the input; one byte in the fused kernels of GPUs)
     and `rank` channels; a frozen linear keeps nothing. Once for all layers: the last norm, sines and cosines.
@@ -155,7 +155,7 @@ def llama_activations(
         lora_rank: Rank of the adapters of all seven linears; 0: the linears themselves are trained.
         dropout: Whether the adapters drop their input.
     """
-    norm = hidden * (size + 4) + 4
+    norm = hidden * 2 * 4 + 4
     attention = hidden * 4 * size + 4 * heads + tokens * size
     layer = 2 * norm + attention + 3 * inner * size
     if lora_rank:
