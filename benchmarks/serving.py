@@ -49,13 +49,13 @@ console = Console(highlight=False)
 
 
 @contextmanager
-def service(runs: Path, model: str | None) -> Iterator[tuple[str, int]]:
+def service(runs: Path, model: str | None, memory_mib: int) -> Iterator[tuple[str, int]]:
     """Starts the service and ends it; yields its address and process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [str(Path(sys.executable).with_name("visavis")), "serve", "--no-page", "--port", str(port)]
-    command += ["--runs", str(runs), *(["--model", model] if model else [])]
+    command += ["--memory-mib", str(memory_mib), "--runs", str(runs), *(["--model", model] if model else [])]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url, until = f"http://127.0.0.1:{port}", time.monotonic() + _START_SECONDS
     try:
@@ -208,8 +208,14 @@ def main() -> None:
     parser.add_argument("--model", help="version or folder, else the champion or challenger")
     parser.add_argument("--repeats", type=int, default=4, help="turns of each way")
     parser.add_argument("--soak", type=float, default=0, help="minutes of mixed load")
+    parser.add_argument(
+        "--memory-mib",
+        type=int,
+        default=64,
+        help="room for what was read of chats; a soak shall fill it soon",
+    )
     given = parser.parse_args()
-    with service(given.runs, given.model) as (url, pid):
+    with service(given.runs, given.model, given.memory_mib) as (url, pid):
         serial, together, alone, crowded = asyncio.run(race(url, given.repeats))
         soaked = asyncio.run(soak(url, pid, given.soak)) if given.soak else {}
 
