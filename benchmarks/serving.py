@@ -8,6 +8,7 @@ Starts `visavis serve` as a process on this machine and talks to it over HTTP. E
 
 The soak mixes chats, streams, uploads, candidates, prompts, wrong requests and clients that leave, from eight users
 with small pauses; the server's memory is sampled, the first fifth of the time counts as warm-up.
+Its stores are small (`--memory-mib`), so that they are full by then: what grows afterwards is a leak.
 
 The last line is one JSON object: `eight_users_vs_serial` (pictures per minute of both), `p95_seconds` (of a round with
 eight users) and, after a soak, `soak_errors` (answers that were neither asked-for errors nor 429), `soak_requests` and

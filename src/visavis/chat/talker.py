@@ -18,6 +18,7 @@ from visavis.chat.views import parts_of
 from visavis.files import sha256_bytes
 
 MEBIBYTE = 2**20
+_PICTURES_SHARE = 8  # one part in so many of the memory is for features of pictures
 
 
 @dataclass(frozen=True)
@@ -115,14 +116,14 @@ class Talker:
 
     Args:
         model: The model.
-        memory_mib: Room for what was read of chats.
-        features_mib: Room for tokens of pictures.
+        memory_mib: Room for what was read of chats, an eighth of it for their pictures.
     """
 
-    def __init__(self, model: ChatModel, memory_mib: int = 512, features_mib: int = 64) -> None:
+    def __init__(self, model: ChatModel, memory_mib: int = 512) -> None:
         self.model = model
-        self.memories: Store[Memory] = Store(memory_mib * MEBIBYTE)
-        self.features: Store[Features] = Store(features_mib * MEBIBYTE)
+        room = memory_mib * MEBIBYTE
+        self.features: Store[Features] = Store(room // _PICTURES_SHARE)
+        self.memories: Store[Memory] = Store(room - room // _PICTURES_SHARE)
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Answers all requests; what each gets does not depend on the others.
