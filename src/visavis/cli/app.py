@@ -19,6 +19,7 @@ from visavis.cli.forget import forget
 from visavis.cli.pack import app as pack_app
 from visavis.cli.scale import scale
 from visavis.cli.serve import key, serve
+from visavis.cli.study import app as study_app
 from visavis.cli.train import train
 from visavis.errors import VisavisError
 from visavis.files import read_json
@@ -45,6 +46,7 @@ app.add_typer(recipe_app, name="recipe")
 app.add_typer(pack_app, name="pack")
 app.add_typer(storybook_app, name="storybook")
 app.add_typer(data_app, name="data")
+app.add_typer(study_app, name="study")
 app.command()(curate)
 app.command()(forget)
 app.command()(train)
