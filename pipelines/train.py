@@ -5,8 +5,10 @@ from kfp import dsl
 from components.adapt_detokenizer.component import adapt_detokenizer
 from components.close_run.component import close_run
 from components.encode_images.component import encode_images
+from components.evaluate_champion.component import evaluate_champion
 from components.evaluate_model.component import evaluate_model
 from components.gate_model.component import gate_model
+from components.promote_model.component import promote_model
 from components.register_model.component import register_model
 from components.tune_detokenizer.component import tune_detokenizer
 from components.tune_mllm.component import tune_mllm
@@ -17,7 +19,7 @@ from pipelines.tasks import shown_as
 
 @dsl.pipeline(
     name="visavis-train",
-    description="Curate clips, tune the models in stages, score, gate and register the result.",
+    description="Curate clips, tune the models in stages, score, gate, register and promote the result.",
 )
 def train(recipe: str, context: str) -> None:
     """Runs the whole method.
@@ -54,8 +56,13 @@ def train(recipe: str, context: str) -> None:
             detokenizer=adapted,
         )
         scorecard = shown_as(scoring, "Evaluate").outputs["scorecard"]
-        decision = shown_as(gate_model(**common, scorecard=scorecard), "Gate").outputs["decision"]
-        shown_as(register_model(**common, scorecard=scorecard, decision=decision), "Register")
+        rivalling = evaluate_champion(**common, tokens=tokens, scorecard=scorecard)
+        champion = shown_as(rivalling, "Evaluate champion").outputs["champion"]
+        judging = gate_model(**common, scorecard=scorecard, champion=champion)
+        decision = shown_as(judging, "Gate").outputs["decision"]
+        registering = register_model(**common, scorecard=scorecard, decision=decision)
+        version = shown_as(registering, "Register").outputs["version"]
+        shown_as(promote_model(**common, version=version), "Promote")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def evaluate_model(
 ) -> None:
     """Score the model on people it has not seen: identity, words, pictures, the right person in a chat.
 
-    Every figure has a 95 % interval. The champion, if there is one, is scored on the same items.
+    Every figure has a 95 % interval.
 
     Args:
         recipe: Resolved recipe as JSON.

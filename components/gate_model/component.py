@@ -10,6 +10,7 @@ def gate_model(
     recipe: str,
     context: str,
     scorecard: dsl.Input[dsl.Artifact],
+    champion: dsl.Input[dsl.Artifact],
     decision: dsl.Output[dsl.Artifact],
 ) -> None:
     """Judge the scorecard by the rules of `gate.rules`.
@@ -21,9 +22,10 @@ def gate_model(
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.
         scorecard: From `evaluate_model`.
+        champion: From `evaluate_champion`.
         decision: `decision.json`: passed or not, rule by rule.
     """
     from visavis.steps.gate_model import gate_model as step
 
-    inputs = {"scorecard": scorecard.path}
+    inputs = {"scorecard": scorecard.path, "champion": champion.path}
     decision.metadata.update(step(recipe, context, inputs, decision.path).summary())

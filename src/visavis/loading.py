@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from visavis.chat.weights import check_weights
 from visavis.errors import VisavisError
 from visavis.files import atomic_dir
 
@@ -19,6 +20,17 @@ LOCAL_STORE = Path("runs")
 def local_tracking_uri(runs: Path = LOCAL_STORE) -> str:
     """Returns MLflow's address: `MLFLOW_TRACKING_URI` if it is set, else the database of the local runs."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(runs / 'mlflow.db').resolve()}"
+
+
+def checked_tracking_uri(runs: Path = LOCAL_STORE) -> str:
+    """Returns MLflow's address, as `local_tracking_uri` does.
+
+    Raises:
+        VisavisError: If it is a database that does not exist.
+    """
+    uri = local_tracking_uri(runs)
+    _check_database(uri)
+    return uri
 
 
 def load(address: str | Path, *, tracking_uri: str | None = None) -> ChatModel:
@@ -38,7 +50,11 @@ def load(address: str | Path, *, tracking_uri: str | None = None) -> ChatModel:
 
 
 def resolve(address: str | Path, *, tracking_uri: str | None = None) -> Path:
-    """Returns the folder of a model; a version in a remote registry is downloaded once and kept."""
+    """Returns the folder of a model; a version in a remote registry is downloaded once and kept.
+
+    Raises:
+        VisavisError: If there is no such version or folder, or its weights are not those that were registered.
+    """
     text = str(address)
     if not text.startswith("models:/"):
         if not Path(text).is_dir():
@@ -53,14 +69,19 @@ def resolve(address: str | Path, *, tracking_uri: str | None = None) -> Path:
     _check_database(uri)
     version = find(text, tracking_uri=uri)
     place = location(version, tracking_uri=uri)
+    expected = version.tags.get("weights.sha256", "")
     if uri.startswith("sqlite:"):  # the files are on this machine and are read in place
-        return _model_folder(_download(place, uri, None))
+        folder = _model_folder(_download(place, uri, None))
+        check_weights(folder, expected, version.uri)
+        return folder
     kept = _cache_folder() / version.tags.get("weights.sha256", version.uri.replace("/", "-"))
     if not kept.is_dir():
         with atomic_dir(kept) as partial:
             _download(place, uri, partial)
     inside = kept if (kept / "MLmodel").is_file() else next(kept.glob("*/MLmodel")).parent
-    return _model_folder(inside)  # a folder comes under its own name
+    folder = _model_folder(inside)  # a folder comes under its own name
+    check_weights(folder, expected, version.uri)
+    return folder
 
 
 def resolve_version(address: str, *, tracking_uri: str | None = None) -> str:

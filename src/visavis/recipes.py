@@ -184,6 +184,7 @@ def smoke() -> Recipe:
         "evaluate.max_ablation": 4,
         "evaluate.max_reconstruction": 8,
         "evaluate.bootstrap_samples": 100,
+        "registration.approval": "automatic",
     }
     return edit(Recipe(name="smoke", pack="storybook"), changes)
 
@@ -240,6 +241,7 @@ def seedx() -> Recipe:
         "evaluate.max_rounds": 2000,
         "evaluate.max_ablation": 500,
         "evaluate.max_reconstruction": 2000,
+        "registration.approval": "required",
     }
     return edit(storybook(), changes)
 

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from serving import free_port, process
 
+from visavis.chat.weights import weights_digest
 from visavis.loading import resolve
-from visavis.registry.versions import register, weights_digest
+from visavis.registry.versions import register
 
 WORDS = "Generate an image: two friends, Julian with red hair and Olivia in a hat, at sunset"
 

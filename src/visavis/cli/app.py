@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,12 +17,11 @@ from visavis.cli.data import app as data_app
 from visavis.cli.errors import FriendlyGroup
 from visavis.cli.forget import forget
 from visavis.cli.pack import app as pack_app
+from visavis.cli.registry import approve, canary_app, gate, lineage, models, promote, rollback
 from visavis.cli.scale import scale
 from visavis.cli.serve import key, serve
 from visavis.cli.study import app as study_app
 from visavis.cli.train import train
-from visavis.errors import VisavisError
-from visavis.files import read_json
 
 console = Console(highlight=False)
 
@@ -51,6 +50,13 @@ app.command()(curate)
 app.command()(forget)
 app.command()(train)
 app.command()(scale)
+app.command()(gate)
+app.command()(approve)
+app.command()(promote)
+app.command()(rollback)
+app.add_typer(canary_app, name="canary")
+app.command()(models)
+app.command()(lineage)
 app.command()(serve)
 app.command()(key)
 
@@ -177,73 +183,6 @@ def chat(
     from visavis.chat.terminal import run as talk
 
     talk(loaded, folder, seed, console)
-
-
-@app.command()
-def promote(
-    source: Annotated[str, typer.Argument(help="Alias or number of the version to promote.")] = "challenger",
-    name: Annotated[str, typer.Option(help="Registered model.")] = "visavis",
-    runs: Annotated[Path, typer.Option(help="Folder of the runs, if MLflow is local.")] = Path("runs"),
-) -> None:
-    """Make a version that passed the gate the champion; the champion before it becomes `previous`.
-
-    Example: `visavis promote`, or `visavis promote 3`
-    """
-    from visavis.loading import local_tracking_uri
-    from visavis.registry.versions import promote as promote_version
-
-    version = promote_version(tracking_uri=local_tracking_uri(runs), name=name, source=source)
-    console.print(f"{version.uri} is the champion now")
-
-
-@app.command()
-def rollback(
-    name: Annotated[str, typer.Option(help="Registered model.")] = "visavis",
-    runs: Annotated[Path, typer.Option(help="Folder of the runs, if MLflow is local.")] = Path("runs"),
-) -> None:
-    """Make the champion before this one the champion again; a second rollback undoes the first."""
-    from visavis.loading import local_tracking_uri
-    from visavis.registry.versions import rollback as roll_back
-
-    version = roll_back(tracking_uri=local_tracking_uri(runs), name=name)
-    console.print(f"{version.uri} is the champion again")
-
-
-@app.command()
-def gate(
-    scorecard: Annotated[Path, typer.Argument(help="A scorecard.json, or the folder of a run.")] = Path(
-        "runs/latest"
-    ),
-    champion: Annotated[Path | None, typer.Option(help="Scorecard of the champion on the same data.")] = None,
-    recipe: RecipeName = "storybook",
-    overrides: Overrides = None,
-) -> None:
-    """Judge a scorecard by the rules of a recipe; exits with 1 if a rule does not hold.
-
-    Example: `visavis gate runs/latest --recipe storybook`
-    """
-    from visavis.recipes import apply_overrides, recipe_named
-    from visavis.registry import decide
-
-    rules = apply_overrides(recipe_named(recipe), overrides or []).gate
-    theirs = _scorecard(champion) if champion is not None else None
-    decision = decide(_scorecard(scorecard), theirs, rules)
-    console.print(decision.words(), markup=False)
-    raise typer.Exit(0 if decision.passed else 1)
-
-
-def _scorecard(path: Path) -> dict[str, Any]:
-    file = path / "scorecard.json" if path.is_dir() else path
-    if not file.is_file():
-        raise VisavisError(
-            f"{file} does not exist", fix="give a scorecard.json, or the folder of a finished run"
-        )
-    try:
-        return dict(read_json(file))
-    except ValueError as error:
-        raise VisavisError(
-            f"{file} is no scorecard: {error}", fix="give one that evaluate_model wrote"
-        ) from error
 
 
 @app.command()

@@ -34,6 +34,11 @@ def show(run_dir: Path, console: Console, model: bool = True) -> None:
         from visavis.evaluation import Scorecard, scorecard_table
 
         parts += [Text(), scorecard_table(Scorecard.read(scorecard), slices=False)]
+    decision, promotion = (run_dir / f"{name}.json" for name in ("decision", "promotion"))
+    if decision.is_file():
+        parts += [Text("\nGate", style="bold"), gate_table(read_json(decision))]
+    if promotion.is_file():
+        parts.append(Text(f"  {read_json(promotion)['words']}"))
     if timings.is_file():
         parts += [Text("\nTime", style="bold"), timings_table(read_json(timings))]
     console.print(Group(*parts))
@@ -43,7 +48,8 @@ def show(run_dir: Path, console: Console, model: bool = True) -> None:
             console.print(f"  {words:<24} {run_dir / name}", soft_wrap=True)
     console.print("  curves, grids, versions  visavis ui")
     if model:
-        console.print("  talk to the model        visavis chat --model models:/visavis@challenger")
+        console.print("  versions, who moved them visavis models --history")
+        console.print("  talk to the model        make chat, or: visavis chat")
 
 
 def show_claims(run_dir: Path, page: Path | None, console: Console) -> None:
@@ -88,6 +94,15 @@ def funnel_table(funnel: Mapping[str, Any]) -> Table:
         dropped = sorted(row["dropped"].items(), key=lambda item: -item[1])
         words = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped)
         table.add_row(row["step"], f"{row['in']:,}", f"{row['kept']:,}", words or "-")
+    return table
+
+
+def gate_table(decision: Mapping[str, Any]) -> Table:
+    """Returns the gate's decision as a table: a row for each rule, those that failed first."""
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    for rule in sorted(decision["rules"], key=lambda rule: bool(rule["passed"])):
+        mark = "[green]pass[/]" if rule["passed"] else "[red]FAIL[/]"
+        table.add_row(mark, rule["metric"], rule["reason"])
     return table
 
 

@@ -8,7 +8,9 @@ from visavis.evaluation.evaluate import compare, evaluate
 from visavis.evaluation.intervals import Figure
 from visavis.evaluation.items import (
     FirstRoundItem,
+    PromptedItem,
     ReconstructionItem,
+    RetentionItem,
     RoundItem,
     SingleRoundItem,
     choose,
@@ -20,7 +22,9 @@ __all__ = [
     "EvaluateConfig",
     "Figure",
     "FirstRoundItem",
+    "PromptedItem",
     "ReconstructionItem",
+    "RetentionItem",
     "RoundItem",
     "Scorecard",
     "SingleRoundItem",

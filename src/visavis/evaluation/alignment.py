@@ -1,7 +1,9 @@
-"""Does the picture show what the words say? CLIP score on the scale of DreamBooth, and caption retrieval.
+"""Does the picture show what the words say? CLIP-T, CLIPScore, and caption retrieval.
 
-The CLIP score is 100 times the cosine of picture and caption, without a prompt prefix and without clipping at
-0 (DreamBooth's CLIP-T, the scale of the paper's 28.59). It compares only with scores of the same CLIP model.
+Two scales go by similar names. `clip_score` is CLIP-T: 100 times the cosine of picture and caption, without a prompt
+prefix and without clipping at 0 (DreamBooth, the scale of the paper's 28.59). `clipscore_hessel` is 2.5 times the
+cosine, at least 0 (Hessel et al. 2021, "CLIPScore"), here without its prefix "A photo depicts", which a CLIP of
+another world does not know. Both compare only with scores of the same CLIP model.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from PIL import Image
 from visavis.evaluation.config import EvaluateConfig
 from visavis.evaluation.intervals import Figure, bootstrap_mean, wilson
 from visavis.evaluation.items import FirstRoundItem, Picture, SingleRoundItem
+
+HESSEL_WEIGHT = 2.5
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,14 @@ class Clip:
         self.truncated = 0
         """Captions that were longer than the model reads."""
 
-    def images(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
-        """Returns unit-length features [N, d] of uint8 RGB pictures."""
+    def images(self, pictures: Sequence[Picture], *, unit: bool = True) -> NDArray[np.float32]:
+        """Returns features [N, d] of uint8 RGB pictures, of unit length unless `unit` is False."""
 
         def features(batch: Sequence[Picture]) -> Any:
             inputs = self._processor(images=[Image.fromarray(p) for p in batch], return_tensors="pt")
             return self._model.get_image_features(pixel_values=inputs["pixel_values"].to(self._model.device))
 
-        return self._run(pictures, features)
+        return self._run(pictures, features, unit)
 
     def texts(self, captions: Sequence[str]) -> NDArray[np.float32]:
         """Returns unit-length features [N, d] of captions, cut at the model's longest input."""
@@ -86,7 +90,7 @@ class Clip:
 
         return self._run(captions, features)
 
-    def _run(self, values: Sequence[Any], features: Any) -> NDArray[np.float32]:
+    def _run(self, values: Sequence[Any], features: Any, unit: bool = True) -> NDArray[np.float32]:
         import torch
 
         rows = []
@@ -97,8 +101,8 @@ class Clip:
                 rows.append(out if isinstance(out, torch.Tensor) else out.pooler_output)
         if not rows:
             return np.zeros((0, 1), dtype=np.float32)
-        stacked = torch.nn.functional.normalize(torch.cat(rows).float(), dim=-1)
-        return stacked.cpu().numpy()
+        stacked = torch.cat(rows).float()
+        return (torch.nn.functional.normalize(stacked, dim=-1) if unit else stacked).cpu().numpy()
 
 
 def score_alignment(
@@ -149,17 +153,23 @@ def summarise_alignment(
             seed=config.seed,
         )
 
+    true = [(s.cluster, s.clip_true) for s in scores if s.clip_true is not None]
     compared = [score for score in scores if score.retrieved is not None]
     chance = float(np.mean([1 / score.candidates for score in compared])) if compared else None
     return {
         f"clip_score{suffix}": mean([(s.cluster, s.clip) for s in scores]),
-        f"clip_score_true{suffix}": mean(
-            [(s.cluster, s.clip_true) for s in scores if s.clip_true is not None]
-        ),
+        f"clip_score_true{suffix}": mean(true),
+        f"clipscore_hessel{suffix}": mean([(s.cluster, clipscore(s.clip)) for s in scores]),
+        f"clipscore_hessel_true{suffix}": mean([(cluster, clipscore(clip)) for cluster, clip in true]),
         f"caption_retrieval{suffix}": wilson(
             [bool(s.retrieved) for s in compared], clusters=[s.cluster for s in compared], chance=chance
         ),
     }
+
+
+def clipscore(clip: float) -> float:
+    """Returns Hessel's CLIPScore, in 0..2.5, of a CLIP-T in -100..100."""
+    return HESSEL_WEIGHT * max(clip / 100, 0.0)
 
 
 def _cluster(item: SingleRoundItem | FirstRoundItem) -> str:

@@ -8,17 +8,33 @@ from typing import Any
 
 from visavis.evaluation.alignment import Clip, score_alignment, summarise_alignment
 from visavis.evaluation.config import EvaluateConfig
+from visavis.evaluation.confusion import summarise_confusion
+from visavis.evaluation.distances import clip_distances
 from visavis.evaluation.faces import FaceFinder
-from visavis.evaluation.identity import score_single_round, summarise_single_round
+from visavis.evaluation.groups import score_prompted, summarise_prompted
+from visavis.evaluation.identity import (
+    score_single_round,
+    summarise_identity_slices,
+    summarise_single_round,
+)
 from visavis.evaluation.intervals import Figure, paired_difference
-from visavis.evaluation.items import FirstRoundItem, ReconstructionItem, RoundItem, SingleRoundItem
+from visavis.evaluation.items import (
+    FirstRoundItem,
+    PromptedItem,
+    ReconstructionItem,
+    RetentionItem,
+    RoundItem,
+    SingleRoundItem,
+)
 from visavis.evaluation.reconstruction import score_reconstruction, summarise_reconstruction
-from visavis.evaluation.rounds import score_rounds, summarise_rounds, summarise_slices
+from visavis.evaluation.retention import score_retention, summarise_retention
+from visavis.evaluation.rounds import score_rounds, summarise_round_slices, summarise_rounds
 from visavis.evaluation.scorecard import Scorecard
 
 # Which per-item score stands behind which figure, for paired comparisons.
 _COMPARED = {
     "reconstruction.psnr_db": ("reconstruction", "psnr"),
+    "reconstruction.psnr_db_served": ("reconstruction", "psnr_served"),
     "identity.arcface_single_round": ("single_round", "to_source"),
     "identity.arcface_to_target": ("single_round", "to_target"),
     "alignment.clip_score": ("alignment", "clip"),
@@ -33,6 +49,8 @@ def evaluate(
     ablation: Sequence[RoundItem] = (),
     reconstruction: Sequence[ReconstructionItem] = (),
     first_rounds: Sequence[FirstRoundItem] = (),
+    retention: Sequence[RetentionItem] = (),
+    prompted: Sequence[PromptedItem] = (),
     faces: FaceFinder,
     clip: tuple[Any, Any],
     config: EvaluateConfig,
@@ -47,6 +65,8 @@ def evaluate(
             their `chat_id` and `round` tell which round they repeat.
         reconstruction: Pictures through encoder and detokenizer.
         first_rounds: Pictures made from words alone.
+        retention: Long chats about one person.
+        prompted: Personalised pictures with the groups of prompts.
         faces: The prepared face analysis.
         clip: CLIP model and processor, as `visavis.packs.load_clip` returns them.
         config: Policies, bootstrap settings and seed.
@@ -58,19 +78,30 @@ def evaluate(
     ablated = score_rounds(ablation, faces, config)
     alignment = score_alignment(single_round, encoder, config)
     first = score_alignment(first_rounds, encoder, config)
+    kept = score_retention(retention, faces, config)
+    grouped = score_prompted(prompted, faces, encoder, config)
     rebuilt = score_reconstruction(reconstruction, faces, config)
     alignment_figures = summarise_alignment(alignment, config)
     if first:
         alignment_figures |= summarise_alignment(first, config, suffix="_round_1")
     return Scorecard(
         sections={
-            "reconstruction": summarise_reconstruction(rebuilt, config),
-            "identity": summarise_single_round(identity, config),
+            "reconstruction": {
+                **summarise_reconstruction(rebuilt, config),
+                **_distances(reconstruction, encoder, config),
+            },
+            "identity": {
+                **summarise_single_round(identity, config),
+                **summarise_identity_slices(identity, config),
+            },
             "alignment": alignment_figures,
             "rounds": {
                 **summarise_rounds(closeups, ablated, config),
-                "slices": summarise_slices(closeups),
+                **summarise_confusion([s for s in closeups if s.scorable and s.history == "given"]),
+                **summarise_round_slices(closeups, config),
             },
+            "retention": summarise_retention(kept, config),
+            "groups": summarise_prompted(grouped, config),
         },
         counts={
             "single_round": len(identity),
@@ -82,6 +113,9 @@ def evaluate(
             "ablation": len(ablated),
             "reconstruction": len(rebuilt),
             "first_rounds": len(first),
+            "retention": len(kept),
+            "retention_unscorable": sum(not score.scorable for score in kept),
+            "prompted": len(grouped),
             "captions_truncated": encoder.truncated,
         },
         seed=config.seed,
@@ -93,9 +127,20 @@ def evaluate(
             "ablation": [asdict(score) for score in ablated],
             "alignment": [asdict(score) for score in alignment],
             "first_rounds": [asdict(score) for score in first],
+            "retention": [asdict(score) for score in kept],
+            "prompted": [asdict(score) for score in grouped],
             "reconstruction": [asdict(score) for score in rebuilt],
         },
     )
+
+
+def _distances(
+    items: Sequence[ReconstructionItem], encoder: Clip, config: EvaluateConfig
+) -> dict[str, Figure]:
+    """Returns how far the reconstructions lie from the true pictures as a set."""
+    true = encoder.images([item.original for item in items], unit=False)
+    made = encoder.images([item.after for item in items], unit=False)
+    return clip_distances(true, made, config)
 
 
 def compare(
@@ -134,7 +179,7 @@ def _scores(
             continue
         value = row[name]
         if value is None:
-            if config.no_face == "skip":
+            if kind == "reconstruction" or config.no_face == "skip":
                 continue
             value = 0.0
         rows[row["item_id"]] = (float(value), row["cluster"])

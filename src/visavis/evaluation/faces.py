@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from visavis.errors import VisavisError
 from visavis.evaluation.items import Picture
 
 Embedding = NDArray[np.float32]
+Found = TypeVar("Found")
 
 _BORDER = 128  # the gray of the masked close-ups
 
@@ -47,19 +48,29 @@ def embed_faces(
     Raises:
         VisavisError: If a picture is not uint8 RGB.
     """
-    known: dict[tuple[tuple[int, ...], bytes], Embedding | None] = {}
-    embeddings = []
-    for index, image in enumerate(images):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise VisavisError(
-                f"picture {index} is {image.dtype} {list(image.shape)}, not uint8 [H, W, 3]",
-                fix="map [-1, 1] to 0..255, round, clip, convert to uint8 and put channels last",
-            )
-        key = (image.shape, image.tobytes())
-        if key not in known:
-            known[key] = _embed(image, faces, paddings, several)
-        embeddings.append(known[key])
-    return embeddings
+    return _of_each(images, lambda image: _embed(image, faces, paddings, several))
+
+
+def embed_pairs(
+    images: Sequence[Picture], faces: FaceFinder, *, paddings: Sequence[float] = (0.0, 0.35)
+) -> list[tuple[Embedding, Embedding] | None]:
+    """Returns the embeddings of the left and the right face of each picture, None where not exactly two are found.
+
+    Args:
+        images: uint8 RGB [H, W, 3], of any sizes.
+        faces: The prepared face analysis.
+        paddings: As in `embed_faces`.
+
+    Raises:
+        VisavisError: If a picture is not uint8 RGB.
+    """
+
+    def pair(image: Picture) -> tuple[Embedding, Embedding] | None:
+        found = sorted(_found(image, faces, paddings), key=lambda face: face.bbox[0] + face.bbox[2])
+        units = [unit for face in found if (unit := _unit(face)) is not None]
+        return (units[0], units[1]) if len(units) == len(found) == 2 else None
+
+    return _of_each(images, pair)
 
 
 def similarity(first: Embedding | None, second: Embedding | None) -> float | None:
@@ -69,7 +80,34 @@ def similarity(first: Embedding | None, second: Embedding | None) -> float | Non
     return float(np.dot(first, second))
 
 
+def _of_each(images: Sequence[Picture], look: Callable[[Picture], Found]) -> list[Found]:
+    """Looks at each picture, at equal ones once."""
+    known: dict[tuple[tuple[int, ...], bytes], Found] = {}
+    results = []
+    for index, image in enumerate(images):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise VisavisError(
+                f"picture {index} is {image.dtype} {list(image.shape)}, not uint8 [H, W, 3]",
+                fix="map [-1, 1] to 0..255, round, clip, convert to uint8 and put channels last",
+            )
+        key = (image.shape, image.tobytes())
+        if key not in known:
+            known[key] = look(image)
+        results.append(known[key])
+    return results
+
+
 def _embed(image: Picture, faces: FaceFinder, paddings: Sequence[float], several: str) -> Embedding | None:
+    found = _found(image, faces, paddings)
+    if not found:
+        return None
+    if several == "largest":
+        return _unit(max(found, key=lambda f: (f.bbox[2] - f.bbox[0]) * (f.bbox[3] - f.bbox[1])))
+    return _unit(max(found, key=lambda f: f.det_score))
+
+
+def _found(image: Picture, faces: FaceFinder, paddings: Sequence[float]) -> list[Any]:
+    """Returns the faces that have an embedding, with the first border that shows any."""
     side = _detector_side(faces)
     for padding in paddings:
         found = [
@@ -77,16 +115,15 @@ def _embed(image: Picture, faces: FaceFinder, paddings: Sequence[float], several
             for face in faces.get(_enlarged(image, padding, side))
             if getattr(face, "embedding", None) is not None
         ]
-        if not found:
-            continue
-        if several == "largest":
-            face = max(found, key=lambda f: (f.bbox[2] - f.bbox[0]) * (f.bbox[3] - f.bbox[1]))
-        else:
-            face = max(found, key=lambda f: f.det_score)
-        vector = np.asarray(face.embedding, dtype=np.float32)
-        length = float(np.linalg.norm(vector))
-        return vector / length if length > 0 else None
-    return None
+        if found:
+            return found
+    return []
+
+
+def _unit(face: Any) -> Embedding | None:
+    vector = np.asarray(face.embedding, dtype=np.float32)
+    length = float(np.linalg.norm(vector))
+    return vector / length if length > 0 else None
 
 
 def _enlarged(image: Picture, padding: float, side: int) -> NDArray[np.uint8]:

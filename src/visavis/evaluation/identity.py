@@ -8,15 +8,17 @@ between those two.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from visavis.evaluation.attributes import attributes_of
 from visavis.evaluation.config import EvaluateConfig
 from visavis.evaluation.faces import Embedding, FaceFinder, embed_faces, similarity
 from visavis.evaluation.intervals import Figure, bootstrap_mean, wilson
 from visavis.evaluation.items import SingleRoundItem
+from visavis.evaluation.slices import Sliced, summarise_attributes
 
 _SMALLEST_ANGLE = (
     0.05  # radians; below it the target is the given picture and copying cannot be told from success
@@ -38,6 +40,7 @@ class SingleRoundScore:
         to_target: Similarity to the true target.
         real_pair: Similarity of the true target to the given face, the level of real pictures.
         copy_paste: Above 0: nearer to the given picture than to the true target.
+        attributes: What the data set says of the person; see `visavis.evaluation.attributes`.
     """
 
     item_id: str
@@ -50,6 +53,7 @@ class SingleRoundScore:
     to_target: float | None
     real_pair: float | None
     copy_paste: float | None
+    attributes: dict[str, str]
 
 
 def score_single_round(
@@ -90,6 +94,7 @@ def score_single_round(
                 to_target=similarity(made, target),
                 real_pair=similarity(target, source),
                 copy_paste=copy_paste(made, target, source),
+                attributes=attributes_of(item.description),
             )
         )
     return scores
@@ -129,6 +134,25 @@ def summarise_single_round(scores: Sequence[SingleRoundScore], config: EvaluateC
         "copy_paste": mean(copied, [s.copy_paste for s in copied]),
         "detection_rate": wilson([s.detected for s in usable], clusters=[s.cluster for s in usable]),
     }
+
+
+def summarise_identity_slices(
+    scores: Sequence[SingleRoundScore], config: EvaluateConfig
+) -> dict[str, Mapping[str, Figure | Mapping[str, Figure]]]:
+    """Returns `slices`, similarity to the given face by what is said of the person, and `gap` by attribute."""
+
+    def mean(rows: Sequence[Sliced]) -> Figure:
+        return bootstrap_mean(
+            [row.value for row in rows],
+            clusters=[row.cluster for row in rows],
+            samples=config.bootstrap_samples,
+            seed=config.seed,
+        )
+
+    judged = [score for score in scores if score.scorable and (score.detected or config.no_face == "zero")]
+    rows = [Sliced(s.cluster, s.cluster, s.to_source or 0.0, s.attributes) for s in judged]
+    slices, gaps = summarise_attributes(rows, mean, config)
+    return {"slices": slices, "gap": gaps}
 
 
 def copy_paste(

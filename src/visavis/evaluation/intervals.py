@@ -106,9 +106,7 @@ def bootstrap_mean(
         return Figure(mean, None, numbers.size, clusters=shown)
     weights = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=samples)
     means = (weights @ sums) / (weights @ counts)
-    quantile = _student(groups - 1) * math.sqrt(groups / (groups - 1))
-    tail = NormalDist().cdf(-quantile)
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(means, _tails(groups))
     return Figure(mean, (float(low), float(high)), numbers.size, clusters=shown)
 
 
@@ -132,6 +130,46 @@ def paired_difference(
             fix="keep the items that both sides have scored",
         )
     return bootstrap_mean(a - b, clusters=clusters, samples=samples, seed=seed)
+
+
+def difference_of_means(
+    values: ArrayLike,
+    first: ArrayLike,
+    *,
+    clusters: Sequence[Hashable],
+    chance: float | None = None,
+    samples: int = 2000,
+    seed: int = 0,
+) -> Figure:
+    """Returns the mean of some values minus that of the others, with a bootstrap interval as in `bootstrap_mean`.
+
+    Resamples that leave one of the two sides empty are drawn for nothing.
+
+    Args:
+        values: [n] finite numbers.
+        first: [n] whether a value is on the first side; neither side may be empty.
+        clusters: A label for each value; a cluster may have values on both sides.
+        chance: Passed on.
+        samples: Resamples.
+        seed: Seed of the resampling.
+    """
+    numbers, one = np.asarray(values, dtype=np.float64), np.asarray(first, dtype=bool)
+    value = float(numbers[one].mean() - numbers[~one].mean())
+    sides = [(np.where(side, numbers, 0.0), side.astype(np.float64)) for side in (one, ~one)]
+    groups = len(set(map(str, clusters)))
+    if groups < 2:
+        return Figure(value, None, numbers.size, chance, groups)
+    weights = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=samples)
+    counts = [weights @ _cluster_sums(counted, clusters)[0] for _, counted in sides]
+    filled = np.minimum(*counts) > 0
+    if not filled.any():
+        return Figure(value, None, numbers.size, chance, groups)
+    above, below = (
+        (weights @ _cluster_sums(summed, clusters)[0])[filled] / count[filled]
+        for (summed, _), count in zip(sides, counts, strict=True)
+    )
+    low, high = np.quantile(above - below, _tails(groups))
+    return Figure(value, (float(low), float(high)), numbers.size, chance, groups)
 
 
 def wilson(
@@ -196,6 +234,12 @@ def mean_over_seeds(values: Sequence[float]) -> Figure:
     quantile = _student(numbers.size - 1)
     half = quantile * float(numbers.std(ddof=1)) / math.sqrt(numbers.size)
     return Figure(mean, (mean - half, mean + half), numbers.size)
+
+
+def _tails(groups: int) -> tuple[float, float]:
+    """Returns the widened percentiles of a bootstrap interval of so many clusters."""
+    tail = NormalDist().cdf(-_student(groups - 1) * math.sqrt(groups / (groups - 1)))
+    return tail, 1 - tail
 
 
 def _student(degrees: int) -> float:

@@ -33,6 +33,7 @@ class SingleRoundItem:
         generated: What the model made.
         other_face: A face of somebody else to compare with; by default all other people of the test set
             serve.
+        description: All that the data set says of the person in words, for slices.
     """
 
     item_id: str
@@ -42,6 +43,7 @@ class SingleRoundItem:
     target: Picture
     generated: Picture
     other_face: Picture | None = None
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,9 @@ class RoundItem:
         side_told: Whether the caption says where the person asked for stands; None if unknown.
         other_described: Whether the caption describes the other person's looks; None if unknown.
         history: Whose picture the chat holds in round 1: the given true one, or the model's own.
+        first_picture: That picture, for copy-paste.
+        person_id: Who is asked for; the chat and the side by default.
+        description: All that the data set says of that person in words, for slices.
         generated_tokens: Predicted image tokens [64, d], for the second opinion in token space.
         asked_tokens: Tokens of `asked_true`.
         other_tokens: Tokens of `other_true`.
@@ -78,6 +83,9 @@ class RoundItem:
     side_told: bool | None = None
     other_described: bool | None = None
     history: Literal["given", "own"] = "given"
+    first_picture: Picture | None = None
+    person_id: str | None = None
+    description: str = ""
     generated_tokens: NDArray[np.floating] | None = None
     asked_tokens: NDArray[np.floating] | None = None
     other_tokens: NDArray[np.floating] | None = None
@@ -86,6 +94,11 @@ class RoundItem:
     def item_id(self) -> str:
         """The round's stable name."""
         return f"{self.chat_id}/{self.round}"
+
+    @property
+    def person(self) -> str:
+        """Who is asked for."""
+        return self.person_id or f"{self.chat_id}/{self.asked_side}"
 
     @property
     def cluster(self) -> str:
@@ -105,6 +118,46 @@ class FirstRoundItem:
 
 
 @dataclass(frozen=True)
+class PromptedItem:
+    """A personalised picture whose words are not those of the data set, so that there is no true one.
+
+    Attributes:
+        item_id: Stable name.
+        group: How hard the words are for the face, a group of `prompts.yaml`.
+        person_id: Who is asked for.
+        prompt: The words.
+        source_face: The face that the model was given.
+        generated: What the model made.
+    """
+
+    item_id: str
+    group: str
+    person_id: str
+    prompt: str
+    source_face: Picture
+    generated: Picture
+
+
+@dataclass(frozen=True)
+class RetentionItem:
+    """A long chat: a picture of two people, then one of them again and again.
+
+    Attributes:
+        chat_id: The chat.
+        first_picture: The picture of round 1, a true one.
+        asked_side: Where the person asked for stands there.
+        close_ups: What the model made in rounds 2, 3, ...; None where it answered in words only.
+        cluster_id: Group of chats that share people, see `clusters_of`; the chat itself by default.
+    """
+
+    chat_id: str
+    first_picture: Picture
+    asked_side: Literal["left", "right"]
+    close_ups: tuple[Picture | None, ...]
+    cluster_id: str | None = None
+
+
+@dataclass(frozen=True)
 class ReconstructionItem:
     """A true picture and what came back from its image tokens.
 
@@ -114,6 +167,7 @@ class ReconstructionItem:
         original: The true picture.
         after: Its reconstruction by the detokenizer that is judged.
         before: Its reconstruction by the detokenizer before it was tuned on people, if that was kept.
+        served: Its reconstruction by the detokenizer that the model serves with, if that is judged too.
         cluster_id: Person or clip; each picture is independent by default.
     """
 
@@ -123,6 +177,7 @@ class ReconstructionItem:
     after: Picture
     before: Picture | None = None
     cluster_id: str | None = None
+    served: Picture | None = None
 
 
 def clusters_of(shared: Sequence[Sequence[Hashable]]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from visavis.evaluation.intervals import Figure
-from visavis.evaluation.labels import format_interval, format_number, is_share, label_of
+from visavis.evaluation.labels import format_interval, format_number, is_cosine, is_detail, is_share, label_of
 from visavis.evaluation.scorecard import Scorecard
 from visavis.evaluation.style import ACCENT, CARD, INK, LINE, PAPER, SERIES, SOFT, hex_of, tint
 
@@ -56,17 +56,18 @@ def training_curves(panels: Mapping[str, Mapping[str, Curve]], *, columns: int =
 def scorecard_plot(scorecard: Scorecard) -> Plot:
     """Draws the shares and similarities of a scorecard as dots with their 95 % intervals; chance is a tick.
 
-    Figures on other scales (dB, CLIP score) stand in the table; on one axis with these they would be unreadable.
+    Figures on other scales (dB, CLIP score) stand in the table; on one axis with these they would be unreadable. So do
+    details such as slices by attribute.
     """
     from matplotlib.figure import Figure as Plot
 
     groups: dict[str, list[tuple[str, Figure]]] = {_SHARES: [], _COSINES: []}
     for path, figure in scorecard.figures().items():
-        if figure.value is None:
+        if figure.value is None or is_detail(path):
             continue
         if is_share(path):
             groups[_SHARES].append((path, figure))
-        elif _is_cosine(path):
+        elif is_cosine(path):
             groups[_COSINES].append((path, figure))
     shown = {title: figures for title, figures in groups.items() if figures}
     lengths = [len(figures) for figures in shown.values()] or [1]
@@ -134,11 +135,6 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     # the window shrinks evenly on both sides, so that the ends are not dragged inwards
     reach = np.minimum(half, np.minimum(index, len(values) - 1 - index))
     return (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)
-
-
-def _is_cosine(path: str) -> bool:
-    name = path.split(".")[-1]
-    return "arcface" in name or name in ("margin", "copy_paste")
 
 
 def _quiet(axes: Axes) -> None:

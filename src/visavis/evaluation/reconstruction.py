@@ -28,7 +28,7 @@ MOST_DB = 100.0
 
 @dataclass(frozen=True)
 class ReconstructionScore:
-    """What was measured on one picture; `before` figures are None where no such picture was given."""
+    """What was measured on one picture; figures of `before` and `served` are None where none was given."""
 
     item_id: str
     cluster: str
@@ -40,6 +40,7 @@ class ReconstructionScore:
     arcface: float | None
     arcface_before: float | None
     face_in_original: bool
+    psnr_served: float | None = None
 
 
 def psnr(first: Sequence[Picture], second: Sequence[Picture]) -> NDArray[np.float64]:
@@ -74,6 +75,9 @@ def score_reconstruction(
     old_originals = [originals[index] for index in had]
     psnr_before = dict(zip(had, psnr(old_originals, before), strict=True))
     ssim_before = dict(zip(had, ssim(old_originals, before), strict=True))
+    serving = [index for index, item in enumerate(items) if item.served is not None]
+    served = [item.served for item in items if item.served is not None]
+    psnr_served = dict(zip(serving, psnr([originals[index] for index in serving], served), strict=True))
     arcface, arcface_before, seen = _face_similarities(items, faces, config)
     return [
         ReconstructionScore(
@@ -87,6 +91,7 @@ def score_reconstruction(
             arcface=arcface.get(index),
             arcface_before=arcface_before.get(index),
             face_in_original=index in seen,
+            psnr_served=float(psnr_served[index]) if index in psnr_served else None,
         )
         for index, (item, decibel, structure) in enumerate(
             zip(items, psnr(originals, after), ssim(originals, after), strict=True)
@@ -130,10 +135,14 @@ def summarise_reconstruction(
         "psnr_db_faces_gain": gain(faces, new, old),
         "ssim_faces_before": mean(faces, [s.ssim_before or 0.0 for s in faces]),
         "ssim_faces_after": mean(faces, [s.ssim for s in faces]),
+        "ssim_faces_gain": gain(faces, [s.ssim for s in faces], [s.ssim_before or 0.0 for s in faces]),
     }
+    if served := [score for score in scores if score.psnr_served is not None]:
+        figures["psnr_db_served"] = mean(served, [score.psnr_served or 0.0 for score in served])
     for kind in sorted({score.kind for score in scores}):
         rows = [score for score in scores if score.kind == kind]
         figures[f"psnr_db_{kind}"] = mean(rows, [score.psnr for score in rows])
+        figures[f"ssim_{kind}"] = mean(rows, [score.ssim for score in rows])
     # Where the detector sees the original's face, a reconstruction without a face counts as 0 (policy
     # "zero").
     known = [score for score in faces if score.face_in_original]

@@ -6,14 +6,21 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
 from PIL import Image
 
 from visavis.evaluation.intervals import Figure
-from visavis.evaluation.labels import format_interval, format_number, is_share, label_of
-from visavis.evaluation.scorecard import SECTIONS, Scorecard
+from visavis.evaluation.labels import (
+    format_interval,
+    format_number,
+    is_cosine,
+    is_share,
+    label_of,
+)
+from visavis.evaluation.scorecard import OPTIONAL, SECTIONS, Scorecard
 
 TILES = (
     "rounds.right_person_accuracy",
@@ -35,9 +42,43 @@ _SECTION_WORDS = {
         "Is the person in a personalised picture the one whose face was given? Cosines of ArcFace.",
     ),
     "reconstruction": ("Reconstruction", "What encoder and detokenizer give back of a true picture."),
-    "alignment": ("Alignment", "Does the picture show what the words say? 100 times the cosine of CLIP."),
+    "alignment": ("Alignment", "Does the picture show what the words say? Cosines of CLIP on two scales."),
+    "retention": (
+        "Retention",
+        "Asked for the same person again and again in other words, does the face of round 1 stay? Cosines of ArcFace.",
+    ),
+    "groups": (
+        "Groups of prompts",
+        "What is kept of a face when the words are easy, when they tell of other looks, and when they change it?",
+    ),
 }
+_FOLDS = {
+    "rounds.slices.": "Right-person accuracy by slice",
+    "rounds.confusion.": "Whom close-ups show, by where the person asked for stood in round 1",
+    "identity.slices.": "ArcFace by what the data set says of the person",
+}
+"""Tables that open at a click, by the beginning of their paths."""
+
 _BAR = 150
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate said of the model.
+
+    Attributes:
+        passed: Whether all rules hold.
+        rules: Metric, whether its rule holds, and why.
+        words: What became of the version.
+        champion: Version that it was compared with; empty if there was none.
+        differences: Candidate minus champion by path, paired by item.
+    """
+
+    passed: bool
+    rules: Sequence[tuple[str, bool, str]]
+    words: str = ""
+    champion: str = ""
+    differences: Mapping[str, Figure] = field(default_factory=dict)
 
 
 def write_report(
@@ -45,6 +86,7 @@ def write_report(
     scorecard: Scorecard,
     pictures: Mapping[str, Image.Image],
     *,
+    verdict: Verdict | None = None,
     funnel: Mapping[str, Any] | None = None,
     timings: Mapping[str, Any] | None = None,
     look_next: Sequence[tuple[str, str]] = (),
@@ -55,6 +97,7 @@ def write_report(
         title: Heading.
         scorecard: Its figures, with their intervals.
         pictures: Heading to picture.
+        verdict: What the gate said.
         funnel: `funnel.json`: `{"steps": [{"step", "in", "kept", "dropped": {reason: count}}]}`.
         timings: `timings.json`: `{"steps": [{"step", "status", "seconds", "peak_rss_mb"}], "seconds"}`.
         look_next: What to do next: words and a command or place.
@@ -66,6 +109,7 @@ def write_report(
         "<p>All figures are on people that the run was not trained on. An interval holds the true value in 95 of "
         "100 such evaluations.</p></header>",
         f"<section class='tiles'>{''.join(_tile(path, figures[path]) for path in TILES if path in figures)}</section>",
+        _verdict(verdict) if verdict else "",
         *(
             f"<section><h2>{_safe(name)}</h2><img src='{_inline(image)}' alt='{_safe(name)}' loading='lazy'></section>"
             for name, image in pictures.items()
@@ -91,18 +135,64 @@ def _tile(path: str, figure: Figure) -> str:
     )
 
 
+def _verdict(verdict: Verdict) -> str:
+    rows = "".join(
+        f"<tr><td class='{'pass' if passed else 'fail'}'>{'pass' if passed else 'FAIL'}</td>"
+        f"<td title='{_safe(metric)}'>{_safe(label_of(metric).removeprefix('· '))}</td>"
+        f"<td class='words'>{_safe(reason)}</td></tr>"
+        for metric, passed, reason in sorted(verdict.rules, key=lambda rule: rule[1])
+    )
+    head = "The model passed the gate" if verdict.passed else "The gate refused the model"
+    parts = [
+        f"<section><h2>{head}</h2><p>{_safe(verdict.words)}</p>",
+        f"<div class='scroll'><table>{rows}</table></div>",
+    ]
+    if verdict.champion and verdict.differences:
+        parts.append(
+            f"<h3>Since champion {_safe(verdict.champion)}</h3><p>This model minus the champion, item by item on the "
+            "same items; an interval that holds 0 says that the difference may be chance.</p>"
+            f"{_differences(verdict.differences)}"
+        )
+    return "".join(parts) + "</section>"
+
+
+def _differences(differences: Mapping[str, Figure]) -> str:
+    head = "<tr><th>figure</th><th>difference</th><th>95 % interval</th><th></th><th>n</th></tr>"
+    rows = "".join(
+        f"<tr><td title='{_safe(path)}'>{_safe(label_of(path).removeprefix('· '))}</td>"
+        f"<td class='n'>{_signed(path, figure)}</td><td class='n'>{format_interval(path, figure)}</td>"
+        f"<td>{_change(figure)}</td><td class='n'>{figure.n}</td></tr>"
+        for path, figure in differences.items()
+    )
+    return f"<div class='scroll'><table class='figures'>{head}{rows}</table></div>"
+
+
+def _signed(path: str, figure: Figure) -> str:
+    sign = "+" if figure.value is not None and figure.value > 0 else ""
+    return f"{sign}{format_number(path, figure.value)}"
+
+
+def _change(figure: Figure) -> str:
+    """Returns "better" or "worse" where the interval leaves no doubt; more is better in all that is compared."""
+    if figure.ci95 is None or figure.ci95[0] <= 0 <= figure.ci95[1]:
+        return "no clear change"
+    return "<b class='pass'>better</b>" if figure.ci95[0] > 0 else "<b class='fail'>worse</b>"
+
+
 def _scorecard(scorecard: Scorecard, figures: Mapping[str, Figure]) -> str:
     body = []
     for section in sorted(SECTIONS, key=list(_SECTION_WORDS).index):
         heading, words = _SECTION_WORDS[section]
         own = {path: figure for path, figure in figures.items() if path.startswith(f"{section}.")}
-        slices = {path: figure for path, figure in own.items() if ".slices." in path}
-        rows = _table({path: figure for path, figure in own.items() if path not in slices})
+        if section in OPTIONAL:
+            own = {path: figure for path, figure in own.items() if figure.n}
+            if not own:
+                continue
+        rows = _table({path: figure for path, figure in own.items() if not path.startswith(tuple(_FOLDS))})
         body.append(f"<h3>{heading}</h3><p>{_safe(words)}</p>{rows}")
-        if slices:
-            body.append(
-                f"<details><summary>Right-person accuracy by slice</summary>{_table(slices)}</details>"
-            )
+        for start, summary in _FOLDS.items():
+            if fold := {path: figure for path, figure in own.items() if path.startswith(start)}:
+                body.append(f"<details><summary>{summary}</summary>{_table(fold)}</details>")
     counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in scorecard.counts.items())
     policies = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in scorecard.policies.items())
     notes = f"<p>Scored: {_safe(counts)}. Seed {scorecard.seed}. Policies: {_safe(policies)}.</p>"
@@ -125,7 +215,7 @@ def _row(path: str, figure: Figure) -> str:
 
 def _bar(path: str, figure: Figure) -> str:
     """Returns a small drawing of the interval on 0..1 for shares and on -1..1 for similarities, else nothing."""
-    share, similarity = is_share(path), "arcface" in path or path.endswith((".margin", ".copy_paste"))
+    share, similarity = is_share(path), is_cosine(path)
     if figure.value is None or not (share or similarity):
         return ""
 

@@ -8,16 +8,20 @@ apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from visavis.evaluation.attributes import attributes_of
 from visavis.evaluation.config import EvaluateConfig
-from visavis.evaluation.faces import FaceFinder, embed_faces, similarity
+from visavis.evaluation.confusion import Shown, shown_person
+from visavis.evaluation.faces import Embedding, FaceFinder, embed_faces, embed_pairs, similarity
+from visavis.evaluation.identity import copy_paste
 from visavis.evaluation.intervals import Figure, bootstrap_mean, paired_difference, wilson
 from visavis.evaluation.items import Picture, RoundItem
+from visavis.evaluation.slices import Sliced, summarise_attributes
 
 CHANCE = 0.5
 
@@ -36,7 +40,13 @@ class RoundScore:
         right: Whether the person asked for is the more similar one.
         right_by_pixels: Whether the true close-up of that person is the nearer one in pixels.
         right_by_tokens: The same in image tokens; None if the item holds none.
+        shown: Whom the close-up shows; see `visavis.evaluation.confusion`.
+        asked_side: As in the item.
+        copy_paste: Above 0: nearer to the face in the picture of round 1 than to the true close-up; None if the item
+            holds no such picture, or not exactly two faces are found there.
         slices: Names of the slices that the round belongs to.
+        person: Who is asked for.
+        attributes: What the data set says of that person; see `visavis.evaluation.attributes`.
         history: As in the item.
     """
 
@@ -49,7 +59,12 @@ class RoundScore:
     right: bool
     right_by_pixels: bool
     right_by_tokens: bool | None
+    shown: Shown
+    asked_side: str
+    copy_paste: float | None
     slices: tuple[str, ...]
+    person: str
+    attributes: dict[str, str]
     history: str
 
 
@@ -57,6 +72,7 @@ def score_rounds(items: Sequence[RoundItem], faces: FaceFinder, config: Evaluate
     """Embeds all close-ups and assigns each generated one to the more similar of the two people."""
     pictures = [picture for item in items for picture in (item.generated, item.asked_true, item.other_true)]
     found = embed_faces(pictures, faces, paddings=config.det_paddings, several=config.several_faces)
+    seen = _faces_of_round_1(items, faces, config)
     scores = []
     for index, item in enumerate(items):
         made, asked, other = found[3 * index : 3 * index + 3]
@@ -72,7 +88,12 @@ def score_rounds(items: Sequence[RoundItem], faces: FaceFinder, config: Evaluate
                 right=to_asked is not None and to_other is not None and to_asked > to_other,
                 right_by_pixels=_nearer_in_pixels(item.generated, item.asked_true, item.other_true),
                 right_by_tokens=_nearer_in_tokens(item),
+                shown=shown_person(to_asked, to_other, config),
+                asked_side=item.asked_side,
+                copy_paste=copy_paste(made, asked, seen.get(index)),
                 slices=slices_of(item),
+                person=item.person,
+                attributes=attributes_of(item.description),
                 history=item.history,
             )
         )
@@ -121,6 +142,7 @@ def summarise_rounds(
             seed=config.seed,
         )
 
+    copied = [(score.cluster, score.copy_paste) for score in usable if score.copy_paste is not None]
     with_tokens = [score for score in usable if score.right_by_tokens is not None]
     figures = {
         "right_person_accuracy": accuracy(usable),
@@ -132,6 +154,12 @@ def summarise_rounds(
         "arcface_to_asked": mean(lambda score: score.to_asked or 0.0),
         "arcface_to_other": mean(lambda score: score.to_other or 0.0),
         "margin": mean(lambda score: (score.to_asked or 0.0) - (score.to_other or 0.0)),
+        "copy_paste": bootstrap_mean(
+            [value for _, value in copied],
+            clusters=[cluster for cluster, _ in copied],
+            samples=config.bootstrap_samples,
+            seed=config.seed,
+        ),
         "detection_rate": wilson(
             [score.detected for score in usable], clusters=[score.cluster for score in usable]
         ),
@@ -150,6 +178,20 @@ def summarise_slices(scores: Sequence[RoundScore]) -> dict[str, Figure]:
     usable = [score for score in scores if score.scorable and score.history == "given"]
     names = sorted({name for score in usable for name in score.slices})
     return {name: accuracy(_slice(usable, name)) for name in names}
+
+
+def summarise_round_slices(
+    scores: Sequence[RoundScore], config: EvaluateConfig
+) -> dict[str, Mapping[str, Figure | Mapping[str, Figure]]]:
+    """Returns `slices`, right-person accuracy by kind of round and by what is said of the person, and `gap`."""
+
+    def share(rows: Sequence[Sliced]) -> Figure:
+        return wilson([row.value > 0 for row in rows], clusters=[row.cluster for row in rows], chance=CHANCE)
+
+    usable = [score for score in scores if score.scorable and score.history == "given"]
+    rows = [Sliced(s.person, s.cluster, float(s.right), s.attributes) for s in usable]
+    slices, gaps = summarise_attributes(rows, share, config)
+    return {"slices": {**summarise_slices(scores), **slices}, "gap": gaps}
 
 
 def accuracy(
@@ -176,6 +218,19 @@ def _drop(scores: Sequence[RoundScore], ablated: Sequence[RoundScore], config: E
         samples=config.bootstrap_samples,
         seed=config.seed,
     )
+
+
+def _faces_of_round_1(
+    items: Sequence[RoundItem], faces: FaceFinder, config: EvaluateConfig
+) -> dict[int, Embedding]:
+    """Returns, by index of the item, the face in the picture of round 1 of the person asked for."""
+    held = [(i, item, item.first_picture) for i, item in enumerate(items) if item.first_picture is not None]
+    pairs = embed_pairs([picture for _, _, picture in held], faces, paddings=config.det_paddings)
+    return {
+        index: pair[item.asked_side == "right"]
+        for (index, item, _), pair in zip(held, pairs, strict=True)
+        if pair is not None
+    }
 
 
 def _nearer_in_pixels(generated: Picture, asked: Picture, other: Picture) -> bool:

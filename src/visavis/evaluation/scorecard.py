@@ -7,13 +7,17 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from visavis.errors import VisavisError
 from visavis.evaluation.intervals import Figure
+from visavis.evaluation.order import rank
 from visavis.files import read_json, read_jsonl, write_json, write_jsonl
 
-SECTIONS = ("reconstruction", "identity", "alignment", "rounds")
+SECTIONS = ("reconstruction", "identity", "alignment", "rounds", "retention", "groups")
+"""Parts of a scorecard; one from before a part was measured lacks it."""
+OPTIONAL = ("retention", "groups")
+"""Parts that a run need not measure: people are not shown figures of them that rest on no item."""
 REQUIRED = (
     "reconstruction.psnr_db",
     "reconstruction.psnr_db_faces_before",
@@ -29,39 +33,8 @@ REQUIRED = (
 )
 """Paths that every scorecard holds; a figure on no items is there too, with value null and n 0."""
 
-_FIRST = (
-    "right_person_accuracy",
-    "right_person_accuracy_undescribed",
-    "right_person_accuracy_pixels",
-    "right_person_accuracy_tokens",
-    "right_person_accuracy_own_picture",
-    "image_ablation",
-    "image_ablation_undescribed",
-    "image_ablation_drop",
-    "psnr_db",
-    "psnr_db_faces_before",
-    "psnr_db_faces_after",
-    "psnr_db_faces_gain",
-    "arcface_single_round",
-    "arcface_single_round_detected",
-    "arcface_to_other",
-    "margin",
-    "closer_than_random_person",
-    "clip_score",
-    "clip_score_true",
-    "described",
-    "undescribed",
-    "nobody_described",
-    "side_told",
-    "side_untold",
-    "asked_left",
-    "asked_right",
-    "asked_named_first",
-    "asked_named_second",
-    "left_named_first",
-    "right_named_first",
-)
-"""Figures in the order in which people read them; others follow by name (files are sorted by name)."""
+Entry: TypeAlias = "Figure | Mapping[str, Entry]"
+"""A figure, or more of them by name."""
 
 _ENDS = {"value": None, "low": 0, "high": 1, "n": None, "chance": None}
 
@@ -71,7 +44,7 @@ class Scorecard:
     """Figures by section, with what they rest on.
 
     Attributes:
-        sections: Section name to figure name to figure; `rounds` has its slices under the key "slices".
+        sections: Section name to figure name to figure, or to more figures by name, as slices have them.
         counts: How many items, people and chats were scored, and how many could not be.
         seed: Seed of the evaluation.
         policies: Settings that change what a figure means.
@@ -80,7 +53,7 @@ class Scorecard:
         items: Per-item scores by kind, for paired comparisons; not part of the JSON.
     """
 
-    sections: Mapping[str, Mapping[str, Figure | Mapping[str, Figure]]]
+    sections: Mapping[str, Mapping[str, Entry]]
     counts: Mapping[str, int]
     seed: int
     policies: Mapping[str, object] = field(default_factory=dict)
@@ -105,17 +78,8 @@ class Scorecard:
             VisavisError: If it is not a valid scorecard.
         """
         Scorecard.validate(content)
-        sections = {
-            section: {
-                name: Figure.from_dict(row)
-                if _is_figure(row)
-                else {part: Figure.from_dict(figure) for part, figure in row.items()}
-                for name, row in content[section].items()
-            }
-            for section in SECTIONS
-        }
         return cls(
-            sections,
+            {section: _read(content[section]) for section in SECTIONS if section in content},
             content["counts"],
             content["seed"],
             content.get("policies", {}),
@@ -217,28 +181,27 @@ def number_at(content: Mapping[str, Any], path: str) -> float | None:
 
 
 def iterate(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields dotted path and JSON form of each figure, section by section."""
+    """Yields dotted path and JSON form of each figure, section by section, single figures before groups of them."""
     for section in SECTIONS:
-        rows = content.get(section, {})
-        for name in sorted((name for name in rows if _is_figure(rows[name])), key=_rank):
-            yield f"{section}.{name}", rows[name]
-        for name in sorted(name for name, row in rows.items() if not _is_figure(row)):
-            yield from (
-                (f"{section}.{name}.{part}", rows[name][part]) for part in sorted(rows[name], key=_rank)
-            )
+        yield from _below(section, content.get(section, {}))
 
 
-def _plain(section: Mapping[str, Figure | Mapping[str, Figure]]) -> dict[str, Any]:
+def _below(path: str, rows: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in sorted((name for name in rows if _is_figure(rows[name])), key=rank):
+        yield f"{path}.{name}", rows[name]
+    for name in sorted((name for name in rows if not _is_figure(rows[name])), key=rank):
+        yield from _below(f"{path}.{name}", rows[name])
+
+
+def _plain(section: Mapping[str, Entry]) -> dict[str, Any]:
     return {
-        name: entry.to_dict()
-        if isinstance(entry, Figure)
-        else {part: figure.to_dict() for part, figure in entry.items()}
+        name: entry.to_dict() if isinstance(entry, Figure) else _plain(entry)
         for name, entry in section.items()
     }
 
 
-def _rank(name: str) -> tuple[int, str]:
-    return (_FIRST.index(name) if name in _FIRST else len(_FIRST), name)
+def _read(rows: Mapping[str, Any]) -> dict[str, Entry]:
+    return {name: Figure.from_dict(row) if _is_figure(row) else _read(row) for name, row in rows.items()}
 
 
 def _is_figure(row: object) -> bool:

@@ -1,7 +1,7 @@
-"""Model versions in MLflow: registering, promoting and rolling back by alias.
+"""Model versions in MLflow: registering, finding, where their files are.
 
-A version passes through `challenger` (it passed the gate) and `champion` (it serves); the champion before it
-is `previous`, so that going back is one call.
+A version passes through `challenger` (it passed the gate), `canary` (it serves a share of the requests) and `champion`
+(it serves); the champion before it is `previous`, so that going back is one call.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visavis.chat.weights import weights_digest
 from visavis.errors import VisavisError
-from visavis.files import sha256_bytes, sha256_file
 from visavis.tracking import EXPERIMENT, client_for, ensure_experiment, patience
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+CHALLENGER, CHAMPION, PREVIOUS, CANARY = "challenger", "champion", "previous", "canary"
 _CODE = Path(__file__).with_name("pyfunc_model.py")
 _ARTIFACT = "model"
 # What the wrapper imports when it is served; named here because MLflow's own inference would run the model.
@@ -44,13 +44,6 @@ class Version:
     uri: str
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
-
-
-def weights_digest(model_dir: Path) -> str:
-    """Returns one hash over the weight files of a model folder, by path and content."""
-    files = sorted(path for path in model_dir.rglob("*.safetensors") if path.is_file())
-    lines = (f"{path.relative_to(model_dir).as_posix()}\0{sha256_file(path)}\n" for path in files)
-    return sha256_bytes("".join(lines).encode())
 
 
 def register(
@@ -152,19 +145,32 @@ def _installed(name: str) -> str:
         return ""
 
 
+def describe(version: Version, card: str, *, tracking_uri: str) -> None:
+    """Gives a version its model card, which MLflow shows beside it."""
+    client_for(tracking_uri).update_model_version(version.name, version.version, card)
+
+
 def find(uri: str, *, tracking_uri: str) -> Version:
     """Returns the version that `models:/NAME@ALIAS` or `models:/NAME/NUMBER` names.
 
     Raises:
         VisavisError: If there is none.
     """
-    name, alias, number = _parsed(uri)
-    found = _lookup(client_for(tracking_uri), name, alias, number)
-    if found is None:
+    version = find_if_there(uri, tracking_uri=tracking_uri)
+    if version is None:
         raise VisavisError(
             f"{uri} does not exist in {tracking_uri}",
             fix="register a model with `visavis run`, or choose one that `visavis models` lists",
         )
+    return version
+
+
+def find_if_there(uri: str, *, tracking_uri: str) -> Version | None:
+    """Returns the version that an address names, as `find` does; None if there is none."""
+    name, alias, number = _parsed(uri)
+    found = _lookup(client_for(tracking_uri), name, alias, number)
+    if found is None:
+        return None
     return Version(
         name, str(found.version), f"models:/{name}/{found.version}", tuple(found.aliases), dict(found.tags)
     )
@@ -202,48 +208,3 @@ def _lookup(client: Any, name: str, alias: str, number: str) -> ModelVersion | N
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
-
-
-def promote(*, tracking_uri: str, name: str = "visavis", source: str = CHALLENGER) -> Version:
-    """Makes a version the champion; the champion before it becomes `previous`.
-
-    Args:
-        tracking_uri: MLflow's address.
-        name: Registered model.
-        source: Alias or number of the version to promote.
-
-    Raises:
-        VisavisError: If there is no such version, or it did not pass the gate.
-    """
-    address = f"models:/{name}/{source}" if source.isdigit() else f"models:/{name}@{source}"
-    version = find(address, tracking_uri=tracking_uri)
-    if version.tags.get("gate") != "passed":
-        raise VisavisError(
-            f"{version.uri} has the tag gate={version.tags.get('gate', 'none')}, so it cannot be promoted",
-            fix="promote a version that passed, or change the rules in gate.rules and run again",
-        )
-    client = client_for(tracking_uri)
-    champion = _lookup(client, name, CHAMPION, "")
-    if champion is not None and str(champion.version) != version.version:
-        client.set_registered_model_alias(name, PREVIOUS, str(champion.version))
-    client.set_registered_model_alias(name, CHAMPION, version.version)
-    return find(f"models:/{name}@{CHAMPION}", tracking_uri=tracking_uri)
-
-
-def rollback(*, tracking_uri: str, name: str = "visavis") -> Version:
-    """Makes `previous` the champion again and the champion `previous`: a second call undoes the first.
-
-    Raises:
-        VisavisError: If there is nothing to go back to.
-    """
-    client = client_for(tracking_uri)
-    champion, previous = (_lookup(client, name, alias, "") for alias in (CHAMPION, PREVIOUS))
-    if previous is None:
-        raise VisavisError(
-            f"model {name} has no version with the alias {PREVIOUS}",
-            fix="there is one after the second promotion; `visavis promote` makes it",
-        )
-    client.set_registered_model_alias(name, CHAMPION, str(previous.version))
-    if champion is not None:
-        client.set_registered_model_alias(name, PREVIOUS, str(champion.version))
-    return find(f"models:/{name}@{CHAMPION}", tracking_uri=tracking_uri)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from starlette.concurrency import run_in_threadpool
 from visavis.chat.model import MODEL_FILE, ChatModel
 from visavis.chat.talker import Request as ChatToAnswer
 from visavis.chat.talker import Talker
+from visavis.chat.weights import check_weights
 from visavis.errors import VisavisError
 from visavis.serving.app import Service, completion, create_app, wish_of
 from visavis.serving.engine import ClosedError, DeadlineError, Engine, Job, QueueFullError, warm_up
@@ -83,15 +85,14 @@ class Predictor(kserve.Model):  # type: ignore[misc]
         return self._service
 
     def load(self) -> bool:
-        """Loads the model and answers once with it; the hashes of its pack's parts are checked.
+        """Loads the model and answers once with it; its hash (`VISAVIS_WEIGHTS_SHA256`) and its pack's are checked.
 
         Raises:
-            VisavisError: If the folder holds no model, or a part of the pack is not what its manifest says.
+            VisavisError: If the folder holds no model, or weights are not those that were registered.
         """
-        talker, watcher = (
-            Talker(ChatModel.from_pretrained(model_folder(self.folder)), self.memory_mib),
-            Watcher(),
-        )
+        folder = model_folder(self.folder)
+        check_weights(folder, os.environ.get("VISAVIS_WEIGHTS_SHA256", ""), self.name)
+        talker, watcher = Talker(ChatModel.from_pretrained(folder), self.memory_mib), Watcher()
         warm_up(talker)  # here already, where a failure ends the start
         engine = Engine(talker, self.version, seen=watcher.batch)
         self._service = Service(

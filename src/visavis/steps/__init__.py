@@ -16,8 +16,10 @@ Importing a step is cheap: its libraries are imported when it has work to do.
 | `tune_rounds` | conversations, tokens, mllm |
 | `adapt_detokenizer` | conversations, tokens, mllm, detokenizer |
 | `evaluate_model` | conversations, tokens, reconstruct, inpaint, pair, mllm, tuned_detokenizer, detokenizer |
-| `gate_model` | scorecard |
+| `evaluate_champion` | tokens, scorecard |
+| `gate_model` | scorecard, champion |
 | `register_model` | scorecard, decision |
+| `promote_model` | version |
 | `score_arm` | tokens, detokenizer, mllm (not if only the detokenizer is compared) |
 | `close_run` | |
 """

@@ -7,16 +7,19 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from visavis.files import read_json, write_atomic, write_json
 from visavis.steps.contracts import RunContext
+from visavis.steps.evaluate_champion import DIFFERENCES
 from visavis.steps.framework import RECORD_SUFFIX, Manifest, log
 from visavis.steps.run_files import (
     CHAT,
     CURVES_PLOT,
+    DECISION,
     FUNNEL,
     FUNNEL_PLOT,
+    PROMOTION,
     REPORT,
     SCORECARD,
     SCORECARD_PLOT,
@@ -28,13 +31,25 @@ from visavis.steps.run_files import (
     timings_of,
 )
 
+if TYPE_CHECKING:
+    from visavis.evaluation.report import Verdict
+
 _PICTURES = {
     "Three rounds of talk": CHAT,
     "People through the stages": "stages.png",
     "Pictures and their reconstructions": "reconstruction.png",
 }
 """What the report shows of the evaluation."""
-_SENT = (FUNNEL, FUNNEL_PLOT, TIMINGS, CURVES_PLOT, SCORECARD, SCORECARD_PLOT, CHAT, REPORT)
+_SENT = (
+    *(FUNNEL, FUNNEL_PLOT, TIMINGS, CURVES_PLOT, SCORECARD, SCORECARD_PLOT, CHAT, REPORT),
+    *(DECISION, PROMOTION),
+)
+_TAKEN = {
+    "evaluate_model": (SCORECARD, CHAT),
+    "gate_model": (DECISION,),
+    "promote_model": (PROMOTION,),
+}
+"""Files of the steps' results that the run's folder holds too."""
 _DATA = {"curate_clips": "clips", "build_conversations": "conversations"}
 """Steps whose results are the data of the whole run, and what they are to it."""
 
@@ -72,31 +87,57 @@ def close_run(recipe: str, context: str, succeeded: bool) -> None:
 
 
 def _collect(folder: Path, funnel: dict[str, Any], timings: dict[str, Any]) -> None:
-    """Takes scorecard and picture of a chat out of the store, and writes the report of the whole run."""
-    evaluation = read_manifests(folder).get("evaluate_model")
-    if evaluation is None:
-        return
-    for name in (SCORECARD, CHAT):
-        if (evaluation.folder / name).is_file():
-            shutil.copyfile(evaluation.folder / name, folder / name)
+    """Takes scorecard, verdict and the picture of a chat out of the store; writes the report of the whole run."""
+    manifests = read_manifests(folder)
+    for step, names in _TAKEN.items():
+        for name in names if step in manifests else ():
+            if (manifests[step].folder / name).is_file():
+                shutil.copyfile(manifests[step].folder / name, folder / name)
     if (folder / SCORECARD).is_file():
-        _write_report(folder, evaluation.folder, funnel, timings)
+        _write_report(folder, manifests, funnel, timings)
 
 
-def _write_report(folder: Path, evaluation: Path, funnel: dict[str, Any], timings: dict[str, Any]) -> None:
+def _write_report(
+    folder: Path, manifests: Mapping[str, Manifest], funnel: dict[str, Any], timings: dict[str, Any]
+) -> None:
     from PIL import Image
 
     from visavis.evaluation.plots import scorecard_plot
     from visavis.evaluation.report import write_report
     from visavis.evaluation.scorecard import Scorecard
 
+    evaluation = manifests["evaluate_model"].folder
     places = {words: evaluation / name for words, name in _PICTURES.items()}
     places |= {"From clips to chats": folder / FUNNEL_PLOT, "Losses": folder / CURVES_PLOT}
     pictures = {words: Image.open(path) for words, path in places.items() if path.is_file()}
     scorecard = Scorecard.read(folder / SCORECARD)
     scorecard_plot(scorecard).savefig(folder / SCORECARD_PLOT)
-    page = write_report(f"visavis: {folder.name}", scorecard, pictures, funnel=funnel, timings=timings)
+    page = write_report(
+        f"visavis: {folder.name}",
+        scorecard,
+        pictures,
+        verdict=_verdict(folder, manifests),
+        funnel=funnel,
+        timings=timings,
+    )
     write_atomic(folder / REPORT, page)
+
+
+def _verdict(folder: Path, manifests: Mapping[str, Manifest]) -> Verdict | None:
+    """Returns what the gate said, and how the candidate compares with the champion; None if it was not asked."""
+    from visavis.evaluation.intervals import Figure
+    from visavis.evaluation.report import Verdict
+
+    if not (folder / DECISION).is_file():
+        return None
+    decision = read_json(folder / DECISION)
+    rules = [(rule["metric"], rule["passed"], rule["reason"]) for rule in decision["rules"]]
+    words = read_json(folder / PROMOTION)["words"] if (folder / PROMOTION).is_file() else ""
+    rows: dict[str, Any] = {}
+    if decision["champion"] and "evaluate_champion" in manifests:
+        rows = read_json(manifests["evaluate_champion"].folder / DIFFERENCES)
+    differences = {path: Figure.from_dict(row) for path, row in rows.items()}
+    return Verdict(decision["passed"], rules, words, decision["champion"] or "", differences)
 
 
 def _report(
@@ -146,6 +187,8 @@ def _tags(run: RunContext, manifests: Mapping[str, Manifest]) -> dict[str, str]:
         tags["data.manifest"] = data.digest
     if gate := manifests.get("gate_model"):
         tags["gate"] = "passed" if gate.metrics.get("passed") else "failed"
+    if promotion := manifests.get("promote_model"):
+        tags["promotion"] = next(iter(promotion.counts["dropped"]), "promoted")
     if registered := manifests.get("register_model"):
         tags["model.version"] = f"{registered.metrics['version']:.0f}"
     return tags

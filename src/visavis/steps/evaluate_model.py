@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visavis.steps.framework import LEDGER_NAME, Manifest, StepJob, StepResult, run_step
+from visavis.steps.scoring import SECTION
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from visavis.chat.model import ChatModel
     from visavis.data.published.tokens import TokenStore
+    from visavis.steps.items import Judged
 
 _CHATS, _PEOPLE = 3, 8
 
@@ -21,62 +23,33 @@ def evaluate_model(
     recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path
 ) -> Manifest:
     """Runs the step; see `visavis.steps`."""
-    section = (
-        "pack",
-        "evaluate",
-        "detokenizer.sample_steps",
-        "pack.faces",
-        "pack.clip",
-        "pack.vae",
-        "pack.image_encoder",
-    )
-    return run_step("evaluate_model", _body, recipe, context, inputs, output, section)
+    return run_step("evaluate_model", _body, recipe, context, inputs, output, SECTION)
 
 
 def _body(job: StepJob) -> StepResult:
     from visavis.chat.model import ChatModel, write_model
     from visavis.data.ledger import Ledger
     from visavis.data.published.tokens import TokenStore
-    from visavis.evaluation.evaluate import evaluate
     from visavis.evaluation.report import write_report
     from visavis.files import write_atomic
     from visavis.models.detokenizer import Detokenizer
-    from visavis.packs.loaders import load_clip, load_faces
-    from visavis.steps import items
+    from visavis.steps.scoring import score
 
-    config, store = job.recipe.evaluate, TokenStore.open(job.folder("tokens"))
-    steps = job.recipe.detokenizer.sample_steps
+    store, steps = TokenStore.open(job.folder("tokens")), job.recipe.detokenizer.sample_steps
     write_model(job.work / "model", job.folder("mllm"), job.folder("detokenizer"), job.recipe.pack, steps)
     model = ChatModel.from_pretrained(job.work / "model")
-    singles = items.chosen(store, "pair", config.max_single_round, config.seed)
-    chats = items.chosen(store, "rounds", config.max_rounds // 2, config.seed)
-    ablated = items.with_other_pictures(chats[: config.max_ablation // 2])
-    job.progress(1, 6, "generating")
-    closeups, firsts = items.round_items(store, chats, items.paint(model, model.mllm, store, chats))
-    job.progress(2, 6, "generating")
-    alone = items.single_round_items(store, singles, items.paint(model, model.mllm, store, singles))
-    replaced, _ = items.round_items(store, ablated, items.paint(model, model.mllm, store, ablated))
-    job.progress(3, 6, "reconstructing")
+    assert model.detokenizer is not None
     tuned = job.folder("tuned_detokenizer")
     before, after = (Detokenizer.from_pretrained(tuned / name) for name in ("natural", "people"))
-    rebuilt = items.reconstruction_items(store, before, after, model.autoencoder, steps, config)
-    job.progress(4, 6, "scoring")
-    scorecard = evaluate(
-        single_round=alone,
-        rounds=closeups,
-        ablation=replaced,
-        reconstruction=rebuilt,
-        first_rounds=firsts,
-        faces=load_faces(job.pack),
-        clip=load_clip(job.pack),
-        config=config,
-        about={"recipe": job.recipe.name, "pack": job.recipe.pack, "rounds": "history given"},
-    )
+    painters: dict[Judged, Detokenizer] = {"before": before, "after": after, "served": model.detokenizer}
+    about = {"recipe": job.recipe.name, "pack": job.recipe.pack, "rounds": "history given"}
+    scored = score(job, model, store, painters, about)
+    scorecard = scored.scorecard
     job.progress(5, 6, "drawing")
     shown = {
-        "Three rounds of talk": _chat_sheet(model, chats[:_CHATS]),
-        "People through the stages": _stages(job, model, store, singles[:_PEOPLE]),
-        "Pictures and their reconstructions": _reconstructions(rebuilt),
+        "Three rounds of talk": _chat_sheet(model, scored.chats[:_CHATS]),
+        "People through the stages": _stages(job, model, store, scored.singles[:_PEOPLE]),
+        "Pictures and their reconstructions": _reconstructions(scored.rebuilt),
     }
     for name, image in zip(("chat", "stages", "reconstruction"), shown.values(), strict=True):
         image.save(job.work / f"{name}.png")
@@ -87,9 +60,9 @@ def _body(job: StepJob) -> StepResult:
     for name in ("scorecard.json", "report.html"):
         job.tracker.log_artifact(job.work / name)
     ledger = Ledger(job.name)
-    for sample in (*singles, *chats):
+    for sample in (*scored.singles, *scored.chats):
         ledger.keep(sample["id"])
-    counts = ledger.close(job.work / LEDGER_NAME, len(singles) + len(chats))
+    counts = ledger.close(job.work / LEDGER_NAME, len(scored.singles) + len(scored.chats))
     return StepResult(counts, scorecard.metrics())
 
 

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from zlib import crc32
 
 import numpy as np
 import torch
 
+from visavis.chat.conversation import USER, Message
 from visavis.chat.model import ChatModel, Picture, decode_latents
+from visavis.chat.talker import Request, Talker
 from visavis.data.published.tokens import TokenStore
 from visavis.evaluation.config import EvaluateConfig
 from visavis.evaluation.items import (
     FirstRoundItem,
+    PromptedItem,
     ReconstructionItem,
+    RetentionItem,
     RoundItem,
     SingleRoundItem,
     choose,
     clusters_of,
 )
+from visavis.evaluation.prompts import NAME, load_prompts
 from visavis.models.detokenizer import Detokenizer
 from visavis.models.mllm import Mllm
 from visavis.training.detokenizer import fit_tokens, predicted_tokens, source_latents
 
 _PAINT_BATCH = 64
 _Kind = Literal["natural", "people", "face"]
+Judged = Literal["before", "after", "served"]
+_OF_ONE = ("reconstruct", "inpaint", "pair")
+"""Sets whose captions speak of one person, where they are of one."""
 _KINDS: dict[str, _Kind] = {"natural": "natural", "rounds": "people", "inpaint": "people", "pair": "people"}
 
 
@@ -62,6 +72,15 @@ def paint(model: ChatModel, mllm: Mllm, store: TokenStore, samples: list[dict[st
     return Painted(pictures, tokens)
 
 
+def descriptions(store: TokenStore) -> dict[tuple[str, str], str]:
+    """Returns all that the data set says of each person of each clip, from captions that speak of that one only."""
+    said: dict[tuple[str, str], set[str]] = {}
+    for sample in store.samples:
+        if sample["set"] in _OF_ONE and len(sample["people"]) == 1 and sample["caption"]:
+            said.setdefault((sample["people"][0], sample["clip_id"]), set()).add(sample["caption"])
+    return {key: "; ".join(sorted(captions)) for key, captions in said.items()}
+
+
 def answered_pictures(sample: dict[str, Any]) -> int:
     """Returns how many pictures the assistant shows in a conversation."""
     parts = [part for turn in sample["turns"] if turn["role"] == "assistant" for part in turn["content"]]
@@ -72,6 +91,7 @@ def single_round_items(
     store: TokenStore, samples: list[dict[str, Any]], painted: Painted
 ) -> list[SingleRoundItem]:
     """Returns personalised pictures beside source face and target."""
+    said = descriptions(store)
     return [
         SingleRoundItem(
             item_id=sample["id"],
@@ -80,6 +100,7 @@ def single_round_items(
             source_face=store.pictures[sample["rows"][0]],
             target=store.pictures[sample["rows"][1]],
             generated=pictures[0],
+            description=said.get((sample["people"][0], sample["clip_id"]), ""),
         )
         for sample, pictures in zip(samples, painted.pictures, strict=True)
     ]
@@ -90,6 +111,7 @@ def round_items(
 ) -> tuple[list[RoundItem], list[FirstRoundItem]]:
     """Returns the close-ups of rounds 2 and 3, and the pictures of round 1; chats that share people are a cluster."""
     closeups, firsts = [], []
+    said = descriptions(store)
     clusters = clusters_of([sample["people"] for sample in samples])
     made = zip(samples, painted.pictures, painted.tokens, clusters, strict=True)
     for sample, pictures, tokens, cluster in made:
@@ -99,6 +121,7 @@ def round_items(
         )
         for number in (1, 2):
             asked, other = rows[number], rows[3 - number]
+            person = sample["people"][tags["asked_side"][number - 1] == "right"]
             closeups.append(
                 RoundItem(
                     chat_id=sample["id"],
@@ -112,6 +135,9 @@ def round_items(
                     cluster_id=cluster,
                     side_told=tags["side_told"][number - 1],
                     other_described=tags["other_described"][number - 1],
+                    first_picture=store.pictures[rows[0]],
+                    person_id=person,
+                    description=said.get((person, sample["clip_id"]), ""),
                     generated_tokens=tokens[number],
                     asked_tokens=_pooled(store, asked, len(tokens[number])),
                     other_tokens=_pooled(store, other, len(tokens[number])),
@@ -133,16 +159,111 @@ def with_other_pictures(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def prompted_items(
+    model: ChatModel, store: TokenStore, samples: list[dict[str, Any]], config: EvaluateConfig
+) -> list[PromptedItem]:
+    """Paints the people of some samples with each group of prompts, one prompt of a group for each person in turn.
+
+    Args:
+        model: The model as it serves.
+        store: Pictures of the samples.
+        samples: Samples of the set `pair`.
+        config: Whose words to take.
+    """
+    groups = load_prompts(config.prompt_set).groups
+    asked = [
+        (group, prompts[index % len(prompts)], sample)
+        for group, prompts in groups.items()
+        for index, sample in enumerate(samples)
+    ]
+    painted = paint(model, model.mllm, store, [_with_caption(sample, prompt) for _, prompt, sample in asked])
+    return [
+        PromptedItem(
+            item_id=f"{group}-{sample['id']}",
+            group=group,
+            person_id=sample["people"][0],
+            prompt=prompt,
+            source_face=store.pictures[sample["rows"][0]],
+            generated=pictures[0],
+        )
+        for (group, prompt, sample), pictures in zip(asked, painted.pictures, strict=True)
+    ]
+
+
+def _with_caption(sample: dict[str, Any], caption: str) -> dict[str, Any]:
+    """Returns the sample with another caption in the user's words, which stay otherwise."""
+    turns = [
+        {
+            **turn,
+            "content": [
+                {**part, "text": part["text"].replace(sample["caption"], caption)}
+                if part["type"] == "text" and turn["role"] == "user"
+                else part
+                for part in turn["content"]
+            ],
+        }
+        for turn in sample["turns"]
+    ]
+    return {**sample, "caption": caption, "turns": turns}
+
+
+def retention_items(
+    model: ChatModel, store: TokenStore, samples: list[dict[str, Any]], config: EvaluateConfig
+) -> list[RetentionItem]:
+    """Goes on with chats from their true round 1, and asks for one of the two people in every round.
+
+    Round 2 asks as the data set does, later rounds in other words, whose list each chat enters elsewhere, so that no
+    round stands for one wording. All chats are answered together, each as a `ChatSession` would.
+
+    Args:
+        model: The model as it serves.
+        store: Pictures of the samples.
+        samples: Chats of the set `rounds`.
+        config: The last round, and whose words to ask in.
+    """
+    talker, again = Talker(model), load_prompts(config.prompt_set).again
+    chats = [[_message(store, sample, turn) for turn in sample["turns"][:2]] for sample in samples]
+    close_ups: list[list[Picture | None]] = [[] for _ in samples]
+    for number in range(config.retention_rounds - 1):
+        for sample, chat in zip(samples, chats, strict=True):
+            words = again[(crc32(sample["id"].encode()) + number) % len(again)]
+            asked = Message(USER, (words.replace(NAME, sample["tags"]["asked_names"][0]),))
+            chat.append(asked if number else _message(store, sample, sample["turns"][2]))
+        answers = talker.answer([Request(chat) for chat in chats])
+        for chat, shown, answer in zip(chats, close_ups, answers, strict=True):
+            chat.append(answer.message)
+            shown.append(answer.picture)
+    clusters = clusters_of([sample["people"] for sample in samples])
+    return [
+        RetentionItem(
+            sample["id"],
+            store.pictures[sample["rows"][0]],
+            sample["tags"]["asked_side"][0],
+            tuple(shown),
+            cluster,
+        )
+        for sample, shown, cluster in zip(samples, close_ups, clusters, strict=True)
+    ]
+
+
+def _message(store: TokenStore, sample: dict[str, Any], turn: dict[str, Any]) -> Message:
+    """Returns a turn of a sample as somebody said it."""
+    parts = [
+        part["text"] if part["type"] == "text" else store.pictures[sample["rows"][part["image"]]]
+        for part in turn["content"]
+    ]
+    return Message(turn["role"], tuple(parts))
+
+
 @torch.no_grad()
 def reconstruction_items(
     store: TokenStore,
-    before: Detokenizer,
-    after: Detokenizer,
+    detokenizers: Mapping[Judged, Detokenizer],
     autoencoder: Any,
     steps: int,
     config: EvaluateConfig,
 ) -> list[ReconstructionItem]:
-    """Sends test pictures through encoder and detokenizer, before and after tuning on people."""
+    """Sends test pictures through encoder and detokenizers; see `ReconstructionItem` for what these are called."""
     uses: dict[int, tuple[_Kind, list[str]]] = {}
     for sample in store.select(_KINDS, "test"):
         for number, row in enumerate(sample["rows"]):
@@ -155,13 +276,13 @@ def reconstruction_items(
     rows = choose(sorted(uses), config.max_reconstruction, seed=config.seed, key=str)
     clusters = clusters_of([uses[row][1] for row in rows])
     given: torch.Tensor | None = None
-    if after.config.condition_image:
+    if detokenizers["after"].config.condition_image:
         given = torch.from_numpy(source_latents(store, rows, _KINDS, "test").astype(np.float32))
-    painted: dict[str, list[Picture]] = {"before": [], "after": []}
+    painted: dict[str, list[Picture]] = {name: [] for name in detokenizers}
     for start in range(0, len(rows), _PAINT_BATCH):
         part = rows[start : start + _PAINT_BATCH]
         tokens = torch.from_numpy(store.tokens[part].astype(np.float32))
-        for name, model in (("before", before), ("after", after)):
+        for name, model in detokenizers.items():
             read = fit_tokens(tokens, model.config.image_tokens)
             sources = None if given is None else given[start : start + _PAINT_BATCH]
             painted[name] += list(
@@ -172,9 +293,8 @@ def reconstruction_items(
             str(row),
             uses[row][0],
             store.pictures[row],
-            painted["after"][i],
-            painted["before"][i],
-            clusters[i],
+            cluster_id=clusters[i],
+            **{name: pictures[i] for name, pictures in painted.items()},
         )
         for i, row in enumerate(rows)
     ]

@@ -1,15 +1,23 @@
-"""Step 12: the scored model folder becomes a version in the registry."""
+"""Step 15: the scored model folder becomes a version in the registry."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from visavis.errors import VisavisError
-from visavis.files import read_json, write_json
+from visavis.files import read_json, write_atomic, write_json
 from visavis.steps.framework import LEDGER_NAME, Manifest, StepJob, StepResult, log, run_step
+from visavis.steps.run_files import DECISION
 
+if TYPE_CHECKING:
+    from visavis.registry.model_card import CardFacts
+    from visavis.registry.versions import Version
+
+CARD, PACK_CARD = "model_card.md", "card.md"
 MODEL_FOLDER = "model"
 """Name of the model folder beside the scorecard."""
 
@@ -25,7 +33,9 @@ def register_model(
 def _body(job: StepJob) -> StepResult:
     from visavis.data.ledger import Ledger
     from visavis.evaluation.scorecard import Scorecard
-    from visavis.registry.versions import register
+    from visavis.registry.model_card import model_card
+    from visavis.registry.promotion import NO_CHAMPION
+    from visavis.registry.versions import describe, register
 
     if not job.context.tracking_uri:
         raise VisavisError(
@@ -33,10 +43,11 @@ def _body(job: StepJob) -> StepResult:
             fix="set MLFLOW_TRACKING_URI, or leave it to `visavis run`",
         )
     scored = job.folder("scorecard")
-    decision = read_json(job.folder("decision") / "decision.json")
+    decision = read_json(job.folder("decision") / DECISION)
     data = job.inputs["scorecard"].inputs.get("conversations", "")
     tags = {
         "gate": "passed" if decision["passed"] else "failed",
+        "gate.champion": decision["champion"] or NO_CHAMPION,
         "gate.failed": ", ".join(rule["metric"] for rule in decision["rules"] if not rule["passed"]),
         "git.sha": job.context.git_sha,
         "image.digest": job.context.image,
@@ -57,11 +68,42 @@ def _body(job: StepJob) -> StepResult:
         alias=settings.alias if decision["passed"] else None,
     )
     write_json(job.work / "version.json", asdict(version))
+    card = model_card(_card_facts(job, version))
+    describe(version, card, tracking_uri=job.context.tracking_uri)
+    write_atomic(job.work / CARD, card)
+    job.tracker.log_artifact(job.work / CARD)
     job.tracker.set_tags({"model.version": version.uri, "gate": tags["gate"]})
     ledger = Ledger(job.name)
     ledger.keep(version.tags["weights.sha256"], version=version.uri)
     log.info("registered %s (%s)", version.uri, ", ".join(version.aliases) or "no alias: it failed the gate")
     return StepResult(ledger.close(job.work / LEDGER_NAME, 1), {"version": float(version.version)})
+
+
+def _card_facts(job: StepJob, version: Version) -> CardFacts:
+    """Gathers what the run knows for the model card."""
+    from visavis.data.published.dataset import DATASET_NAME, read_dataset
+    from visavis.data.published.origins import read_origins
+    from visavis.evaluation.scorecard import Scorecard
+    from visavis.registry.gate import Decision
+    from visavis.registry.model_card import CardFacts
+
+    scored = job.inputs["scorecard"]
+    data = Path(job.context.store) / "build_conversations" / scored.inputs.get("conversations", "")
+    there = (data / DATASET_NAME).is_file()
+    origins = read_origins(data) if there else []
+    return CardFacts(
+        version=version,
+        recipe=job.recipe.name,
+        pack=job.recipe.pack,
+        part_licences={name: part.licence for name, part in job.pack.manifest.parts.items()},
+        pack_card=PACK_CARD if (job.pack.root / PACK_CARD).is_file() else "",
+        data=read_dataset(data) if there else {},
+        data_licences=Counter((str(row["kind"]), str(row["licence"] or "not stated")) for row in origins),
+        scorecard=Scorecard.read(scored.folder / "scorecard.json"),
+        decision=Decision.model_validate(read_json(job.folder("decision") / DECISION)),
+        run=job.context.parent_run_id,
+        results=scored.inputs,
+    )
 
 
 def _data_digest(store: Path, key: str) -> str:

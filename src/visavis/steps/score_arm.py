@@ -42,7 +42,9 @@ def _body(job: StepJob) -> StepResult:
     tuned, autoencoder = job.folder("detokenizer"), load_autoencoder(job.pack)
     before, after = (Detokenizer.from_pretrained(tuned / name) for name in ("natural", "people"))
     steps = job.recipe.detokenizer.sample_steps
-    rebuilt = items.reconstruction_items(store, before, after, autoencoder, steps, config)
+    rebuilt = items.reconstruction_items(
+        store, {"before": before, "after": after}, autoencoder, steps, config
+    )
     job.progress(1, 3, "generating")
     painter = Detokenizer.from_pretrained(job.folder("adapted")) if "adapted" in job.inputs else after
     alone = _single_rounds(job, store, painter, autoencoder) if "mllm" in job.inputs else []

@@ -74,6 +74,14 @@ def person(name: str | None, rng: np.random.Generator | None = None, noise: floa
     return paint(tuple(int(c) for c in colour))  # type: ignore[arg-type]
 
 
+def couple(left: str, right: str, size: int = 48) -> np.ndarray:
+    """A picture of two people side by side."""
+    image = paint(None, size)
+    for name, start in ((left, size // 12), (right, size // 2 + size // 12)):
+        image[size // 4 : -size // 4, start : start + size // 3] = COLOURS[name]
+    return image
+
+
 @pytest.fixture
 def faces() -> FakeFaces:
     return FakeFaces()

@@ -5,11 +5,18 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torchmetrics.multimodal import CLIPScore
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
 
-from visavis.evaluation.alignment import Clip, score_alignment, summarise_alignment
+from visavis.evaluation.alignment import Clip, clipscore, score_alignment, summarise_alignment
 from visavis.evaluation.config import EvaluateConfig
 from visavis.evaluation.items import FirstRoundItem, SingleRoundItem
+from visavis.packs import load_pack
+from visavis.packs.loaders import load_clip
+from visavis.storybook.captions import caption
+from visavis.storybook.draw import render
+from visavis.storybook.people import sample_person
+from visavis.storybook.shots import sample_scene
 
 from .conftest import COLOURS, person
 
@@ -47,12 +54,26 @@ def clip() -> Clip:
     return Clip(CLIPModel(config), CLIPProcessor(images, fast), batch_size=3)
 
 
+class TensorClip(torch.nn.Module):
+    """Returns features as transformers 4 did, which torchmetrics 1.9 expects."""
+
+    def __init__(self, model: CLIPModel) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.model.get_image_features(pixel_values=pixel_values).pooler_output
+
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+
+
 class ColourClip:
     """Knows the colours of the people; stands in for a trained CLIP."""
 
     truncated = 0
 
-    def images(self, pictures: list[np.ndarray]) -> np.ndarray:
+    def images(self, pictures: list[np.ndarray], *, unit: bool = True) -> np.ndarray:
         colours = np.array([picture[24, 24].astype(float) - 128 for picture in pictures]).reshape(-1, 3)
         return colours / np.maximum(np.linalg.norm(colours, axis=1, keepdims=True), 1e-6)
 
@@ -91,6 +112,10 @@ def test_features_are_those_of_the_model(clip: Clip) -> None:
         reference = clip._model(**inputs)
     assert clip.images(pictures) == pytest.approx(reference.image_embeds.numpy(), abs=1e-5)
     assert clip.texts(captions) == pytest.approx(reference.text_embeds.numpy(), abs=1e-5)
+    raw = clip.images(pictures, unit=False)
+    lengths = np.linalg.norm(raw, axis=1, keepdims=True)
+    assert abs(lengths - 1).min() > 1e-3
+    assert raw / lengths == pytest.approx(reference.image_embeds.numpy(), abs=1e-5)
 
 
 def test_captions_that_are_cut_are_counted(clip: Clip) -> None:
@@ -104,6 +129,30 @@ def test_the_score_is_a_hundred_cosines(clip: Clip) -> None:
     image, text = clip.images([person("olivia")])[0], clip.texts(["olivia on the beach"])[0]
     assert scores[0].clip == pytest.approx(100 * float(image @ text), abs=1e-3)
     assert scores[0].clip_true == pytest.approx(scores[0].clip, abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.max_length. is ignored")
+def test_clipscore_is_that_of_hessel_and_both_scales_are_that_of_torchmetrics() -> None:
+    model, processor = load_clip(load_pack("storybook"))
+    pack = Clip(model, processor)
+    rng = np.random.default_rng(1)
+    scene = sample_scene(rng, (sample_person(rng),), "portrait")
+    picture = render(scene, 64, 64).image
+    words = (caption(scene), "Headphones and a crown in the forest.")
+    given = [FirstRoundItem(f"i{n}", said, picture) for n, said in enumerate(words)]
+    figures = summarise_alignment(score_alignment(given, pack, CONFIG), CONFIG)
+    right, wrong = (float(pack.images([picture])[0] @ pack.texts([said])[0]) for said in words)
+    assert right > 0.2 and right > wrong
+    metric = CLIPScore(model_name_or_path=lambda: (TensorClip(model), processor))
+    metric.update([torch.from_numpy(picture.transpose(2, 0, 1).copy())] * 2, list(words))
+    assert figures["clip_score"].value == pytest.approx(float(metric.compute()), abs=1e-3)
+    expected = 2.5 * (max(right, 0) + max(wrong, 0)) / 2
+    assert figures["clipscore_hessel"].value == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_picture_against_its_words_counts_as_zero_in_clipscore_only() -> None:
+    assert clipscore(-40.0) == 0
+    assert clipscore(100.0) == 2.5
 
 
 def test_retrieval_finds_right_captions_and_notices_wrong_pictures() -> None:

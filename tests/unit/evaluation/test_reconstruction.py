@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from skimage.metrics import structural_similarity
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from visavis.errors import VisavisError
@@ -46,6 +47,21 @@ def test_a_perfect_copy_is_finite() -> None:
     assert ssim([image], [image])[0] == pytest.approx(1)
 
 
+def test_ssim_is_that_of_scikit_image_per_picture() -> None:
+    rng = np.random.default_rng(4)
+    first = list(rng.integers(0, 256, (3, 40, 32, 3), dtype=np.uint8))
+    second = [blurred(image, rng, 12 * (index + 1)) for index, image in enumerate(first)]
+
+    def reference(a: np.ndarray, b: np.ndarray) -> float:
+        # scikit-image leaves out a border of half a window, torchmetrics mirrors the picture into it
+        a, b = (np.pad(image, ((5, 5), (5, 5), (0, 0)), mode="reflect") for image in (a, b))
+        settings = {"gaussian_weights": True, "use_sample_covariance": False}
+        return structural_similarity(a, b, data_range=255, channel_axis=-1, **settings)
+
+    expected = [reference(a, b) for a, b in zip(first, second, strict=True)]
+    assert ssim(first, second) == pytest.approx(expected, abs=1e-6)
+
+
 def test_ssim_falls_with_noise_and_is_symmetric() -> None:
     rng = np.random.default_rng(1)
     image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -81,7 +97,10 @@ def test_faces_before_and_after_rest_on_the_same_pictures(faces: FakeFaces) -> N
     assert figures["psnr_db_faces_gain"].value == pytest.approx(
         figures["psnr_db_faces_after"].value - figures["psnr_db_faces_before"].value
     )
-    assert figures["psnr_db_natural"].n == 5
+    assert figures["psnr_db_natural"].n == figures["ssim_natural"].n == 5
+    assert figures["ssim_faces_gain"].value == pytest.approx(
+        figures["ssim_faces_after"].value - figures["ssim_faces_before"].value
+    )
     assert figures["arcface_faces_after"].n == 24
     assert figures["arcface_faces_after"].value >= figures["arcface_faces_before"].value - 0.01
 

@@ -21,9 +21,10 @@ from visavis.evaluation import (
 )
 from visavis.evaluation import evaluate as evaluate_function
 from visavis.evaluation.items import ReconstructionItem
+from visavis.evaluation.report import write_report
 from visavis.evaluation.scorecard import REQUIRED
 
-from . import test_alignment, test_identity, test_rounds
+from . import test_alignment, test_groups, test_identity, test_retention, test_rounds
 from .conftest import FakeFaces, person
 
 CONFIG = EvaluateConfig(bootstrap_samples=200, retrieval_candidates=4)
@@ -51,6 +52,8 @@ def build(monkeypatch: pytest.MonkeyPatch, kind: str = "kept", right: Any = lamb
         faces=FakeFaces(),
         clip=(None, None),
         config=CONFIG,
+        retention=test_retention.long_chats(["olivia"] * 7),
+        prompted=test_groups.prompted({"easy": "self"}),
         about={"model": "test"},
     )
 
@@ -71,6 +74,8 @@ def test_the_contracts_keys_are_there_and_the_file_is_strict_json(
     assert accuracy["ci95"][0] < accuracy["value"] <= accuracy["ci95"][1] + 1e-9
     assert content["counts"]["rounds"] == 40
     assert content["counts"]["chats"] == 20
+    assert content["reconstruction"]["fid_clip"]["n"] == 4
+    assert content["reconstruction"]["kid_clip"] == {"value": None, "ci95": None, "n": 0}
     assert Scorecard.read(tmp_path / "scorecard.json") == scorecard
 
 
@@ -86,6 +91,52 @@ def test_gates_read_numbers_by_path(scorecard: Scorecard) -> None:
     assert number_at(content, "counts.chats") == 20
     assert number_at(content, "seed") == 0
     assert scorecard.figure("identity.margin").n == 24
+
+
+def test_figures_lie_as_deep_as_their_names(scorecard: Scorecard, tmp_path: Path) -> None:
+    path = "rounds.confusion.asked_left.shown_left"
+    assert number_at(scorecard.to_dict(), f"{path}.value") == 1
+    assert scorecard.metrics()[f"{path}.high"] == 1
+    paths = list(scorecard.figures())
+    assert paths.index("rounds.shown.no_face") < paths.index("rounds.slices.described")
+    assert next(name for name in paths if name.startswith("rounds.shown.")) == "rounds.shown.asked_person"
+
+
+def test_retention_and_groups_stand_in_their_order_with_their_words(scorecard: Scorecard) -> None:
+    paths = [path for path in scorecard.figures() if path.startswith(("retention.", "groups."))]
+    rounds = [f"retention.round_{number}" for number in range(2, 9)]
+    assert paths[:9] == [*rounds, "retention.slope", "retention.detection_rate"]
+    assert [path for path in paths if path.endswith("arcface")] == [
+        f"groups.{group}.arcface" for group in ("easy", "conflicting", "face_changing")
+    ]
+    page = write_report("run", scorecard, {})
+    console = Console(width=110, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(scorecard_table(scorecard))
+    for text in (page, console.export_text()):
+        assert "easy: ArcFace" in text
+        assert "easy: CLIP-T" in text
+        assert "conflicting: ArcFace" not in text, "no picture was made of that group"
+        assert "to the first close-up, round 3" in text
+
+
+def test_parts_that_were_not_measured_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setattr(
+        sys.modules[evaluate_function.__module__], "Clip", lambda *_, batch_size: test_alignment.ColourClip()
+    )
+    bare = evaluate(single_round=[], rounds=[], faces=FakeFaces(), clip=(None, None), config=CONFIG)
+    assert bare.figure("retention.round_8").n == bare.figure("groups.easy.arcface").n == 0
+    page = write_report("run", bare, {})
+    assert "Rounds 2 and 3" in page and "Retention" not in page and "Groups of prompts" not in page
+
+
+def test_a_scorecard_from_before_a_part_was_measured_is_read(scorecard: Scorecard, tmp_path: Path) -> None:
+    content = scorecard.to_dict()
+    for part in ("retention", "groups"):
+        content.pop(part, None)
+    Scorecard.from_dict(content).write(tmp_path / "old.json")
+    assert Scorecard.read(tmp_path / "old.json").get("rounds.right_person_accuracy") == 1
 
 
 def test_an_unknown_path_suggests_the_nearest(scorecard: Scorecard) -> None:

@@ -81,18 +81,29 @@ def test_a_whole_run_is_summed_up(run: RunContext, tracker: tuple[MlflowClient, 
     write_json(evaluated / "scorecard.json", card)
     for name in ("chat", "stages", "reconstruction"):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(evaluated / f"{name}.png")
-    done(run, "gate_model", {"passed": 0.0})
+    rule = {"metric": "rounds.right_person_accuracy", "passed": False, "reason": "0.8 is below 0.9"}
+    judged = done(run, "gate_model", {"passed": 0.0})
+    write_json(judged / "decision.json", {"passed": False, "champion": "2", "rules": [rule]})
+    rival = done(run, "evaluate_champion")
+    difference = {"rounds.right_person_accuracy": {"value": -0.1, "ci95": [-0.2, -0.01], "n": 240}}
+    write_json(rival / "differences.json", difference)
     done(run, "register_model", {"version": 3.0})
+    promotion = {"promoted": False, "reason": "gate_failed", "words": "the gate refused version 3"}
+    write_json(done(run, "promote_model", {"promoted": 0.0}) / "promotion.json", promotion)
     close_run(RECIPE, run.model_dump_json(), True)
     page = (folder / "report.html").read_text()
     for words in ("Losses", "Funnel", "Time", "People through the stages", "Three rounds of talk"):
         assert f">{words}</h2>" in page, words
+    for words in ("The gate refused the model", "the gate refused version 3", "Since champion 2", ">worse<"):
+        assert words in page, words
     pictures = {"chat.png", "stages.png", "reconstruction.png", "curves.png", "scorecard.png"}
     assert files_of(client, run) == pictures | {
         "funnel.json",
         "timings.json",
         "scorecard.json",
         "report.html",
+        "decision.json",
+        "promotion.json",
     }
     parent = client.get_run(run.parent_run_id)
     assert parent.info.status == "FINISHED"
