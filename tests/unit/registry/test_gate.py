@@ -151,7 +151,7 @@ def test_rules_are_read_from_yaml_and_mistakes_are_named(tmp_path: Path) -> None
     file = tmp_path / "gate.yaml"
     file.write_text("rules:\n- {metric: identity.margin.low, floor: 0.0}\n")
     assert read_rules(file).rules[0].metric == "identity.margin.low"
-    file.write_text("rules:\n- {metric: identity.margin.low, flor: 0.0}\n")
+    file.write_text("rules:\n- {metric: identity.margin.low, flr: 0.0}\n")
     with pytest.raises(VisavisError, match=r"rules\.0"):
         read_rules(file)
     file.write_text("rules: [")
