@@ -20,6 +20,7 @@ from visavis.data.chat_config import FullBodyConfig
 from visavis.data.config import ConversationConfig, CurateConfig, DescribeConfig, SegmentConfig
 from visavis.errors import VisavisError
 from visavis.evaluation.config import EvaluateConfig
+from visavis.evaluation.drift import MonitorConfig
 from visavis.files import sha256_bytes, write_atomic
 from visavis.registry.config import GateConfig, RegisterConfig
 from visavis.training.config import (
@@ -80,6 +81,7 @@ class Recipe(_Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()
     registration: RegisterConfig = RegisterConfig()
+    monitor: MonitorConfig = MonitorConfig()
 
     def digest(self) -> str:
         """Returns the sha256 of the resolved recipe: equal recipes have equal digests."""

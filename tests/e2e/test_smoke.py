@@ -1,4 +1,4 @@
-"""The recipe `smoke` from clips to a registered version, by command line, local pipeline runner and MLflow server."""
+"""The recipe `smoke` from clips to a champion, by command line, local pipeline runner and MLflow server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ SENT = {
     "stages.png",
     "reconstruction.png",
     "report.html",
+    "decision.json",
+    "promotion.json",
 }
+SHARP = ("gate.rules=[{metric: reconstruction.psnr_db_served, max_regression: 0.3}]",)
+"""Four steps of training reach no floor; what a worse recipe does to the detokenizer they show."""
 START_SECONDS, REUSE_SECONDS = 180, 60
 
 
@@ -73,7 +77,7 @@ def answers(address: str) -> bool:
         return False
 
 
-def smoke(runs: Path, uri: str) -> float:
+def smoke(runs: Path, uri: str, *overrides: str) -> float:
     """Runs the recipe as a user does; returns its processor seconds, which a busy machine does not stretch."""
     command = [
         str(Path(sys.executable).with_name("visavis")),
@@ -82,6 +86,8 @@ def smoke(runs: Path, uri: str) -> float:
         "smoke",
         "--runs",
         str(runs),
+        *SHARP,
+        *overrides,
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     environment |= {"MLFLOW_TRACKING_URI": uri}
@@ -89,6 +95,17 @@ def smoke(runs: Path, uri: str) -> float:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return processor_seconds() - before
+
+
+def visavis_says(runs: Path, uri: str, *arguments: str) -> str:
+    """Runs another verb; returns what it prints."""
+    command = [str(Path(sys.executable).with_name("visavis")), *arguments, "--runs", str(runs)]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "COLUMNS": "200"}
+    done = subprocess.run(
+        command, cwd=runs.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def processor_seconds() -> float:
@@ -109,7 +126,7 @@ def children(client: MlflowClient, parent: Any) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_smoke_runs_from_clips_to_a_registered_version(
+def test_smoke_runs_from_clips_to_a_champion_and_refuses_a_worse_recipe(
     tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs, client = tmp_path / "runs", client_for(server)
@@ -142,12 +159,44 @@ def test_smoke_runs_from_clips_to_a_registered_version(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     the_version_talks(client, server, parent)
 
+    promotion = read_json(latest / "promotion.json")
+    assert promotion["promoted"] and "approved automatically" in promotion["words"]
+
     assert smoke(runs, server) <= REUSE_SECONDS
     again = (runs / "latest").resolve()
     assert again != latest
-    # The registry is looked into each time; it holds these weights already.
-    assert {name for name, status in statuses(again).items() if status != "reused"} == {"register_model"}
+    # The registry is looked into each time; it holds these weights already, and they are the champion's.
+    looks = {"evaluate_champion", "gate_model", "register_model", "promote_model"}
+    assert {name for name, status in statuses(again).items() if status != "reused"} == looks
     assert [version.version for version in client.search_model_versions("name='visavis'")] == ["1"]
+    assert read_json(again / "decision.json")["champion"] == "1"
+
+    smoke(runs, server, "adapt.lr=0.05")
+    worse = (runs / "latest").resolve()
+    decision = read_json(worse / "decision.json")
+    assert not decision["passed"] and "is below the champion's" in decision["rules"][0]["reason"]
+    assert "the gate refused it" in read_json(worse / "promotion.json")["words"]
+    assert "Since champion 1" in (worse / "report.html").read_text()
+    assert client.get_registered_model("visavis").aliases == {"champion": "1", "challenger": "1"}
+    the_verbs_know_both(runs, server, latest)
+
+
+def the_verbs_know_both(runs: Path, uri: str, run: Path) -> None:
+    """Asks for versions, lineage both ways, another evaluation, and a canary that is refused."""
+    listed = visavis_says(runs, uri, "models", "--history")
+    assert "failed: reconstruction.psnr_db_served" in listed and "promote 1" in listed
+    traced = visavis_says(runs, uri, "lineage", "1")
+    assert "(challenger, champion)" in traced or "(champion, challenger)" in traced
+    assert "tune_rounds/" in traced and "curate_clips/" in traced
+    built = Path(read_json(run / "manifests" / "build_conversations.json")["uri"])
+    clip = read_jsonl(built / "origins.jsonl")[0]["item"]
+    forward = visavis_says(runs, uri, "lineage", clip[:12])
+    assert "models:/visavis/1" in forward and "models:/visavis/2" in forward
+    again = visavis_says(runs, uri, "evaluate", "1", "--run", str(run), "--out", str(runs / "out"))
+    assert "PSNR (dB) served" in again
+    served = "reconstruction", "psnr_db_served"
+    first, second = (read_json(folder / "scorecard.json") for folder in (run, runs / "out"))
+    assert first[served[0]][served[1]] == second[served[0]][served[1]]
 
 
 def tracked(client: MlflowClient) -> Any:
@@ -177,7 +226,7 @@ def the_version_talks(client: MlflowClient, uri: str, parent: Any) -> None:
     (version,) = client.search_model_versions("name='visavis'")
     assert version.run_id == parent.info.run_id
     passed = parent.data.tags["gate"] == "passed"
-    assert version.aliases == (["challenger"] if passed else [])
+    assert sorted(version.aliases) == (["challenger", "champion"] if passed else [])
     address = "models:/visavis@challenger" if passed else f"models:/visavis/{version.version}"
     model = visavis.load(address, tracking_uri=uri)
     assert ChatSession(model).say("Generate an image: a woman and a man on the beach").text

@@ -16,7 +16,7 @@ from pipelines.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINES = {"train": train, "curate": curate}
-TASKS = {"train": 20, "curate": 8}
+TASKS = {"train": 20, "curate": 8, "monitor": 10}
 
 
 @pytest.fixture(scope="module", params=PIPELINES)

@@ -16,7 +16,7 @@ STEPS = {
     "list_clips", "curate_part", "curate_clips", "describe_clips", "segment_faces", "make_full_body",
     "build_conversations", "encode_images",
     "tune_detokenizer", "tune_mllm", "tune_rounds", "adapt_detokenizer", "evaluate_model",
-    "evaluate_champion", "gate_model", "register_model", "promote_model", "close_run", "score_arm",
+    "evaluate_champion", "gate_model", "register_model", "promote_model", "close_run", "score_arm", "monitor_champion",
 }  # fmt: skip
 
 every_component = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

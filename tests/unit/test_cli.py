@@ -60,6 +60,8 @@ def test_help_teaches_by_examples() -> None:
         "rollback",
         "canary",
         "models",
+        "evaluate",
+        "monitor",
         "lineage",
         "study",
         "recipe",

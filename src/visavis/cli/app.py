@@ -15,6 +15,7 @@ from visavis import __version__
 from visavis.cli.curate import curate
 from visavis.cli.data import app as data_app
 from visavis.cli.errors import FriendlyGroup
+from visavis.cli.evaluate import evaluate, monitor
 from visavis.cli.forget import forget
 from visavis.cli.pack import app as pack_app
 from visavis.cli.registry import approve, canary_app, gate, lineage, models, promote, rollback
@@ -50,6 +51,7 @@ app.command()(curate)
 app.command()(forget)
 app.command()(train)
 app.command()(scale)
+app.command()(evaluate)
 app.command()(gate)
 app.command()(approve)
 app.command()(promote)
@@ -57,6 +59,7 @@ app.command()(rollback)
 app.add_typer(canary_app, name="canary")
 app.command()(models)
 app.command()(lineage)
+app.command()(monitor)
 app.command()(serve)
 app.command()(key)
 

@@ -38,6 +38,13 @@ def create(
     folder: Annotated[Path, typer.Argument(help="Folder to make; must not hold anything.")],
     ours: Annotated[Path | None, typer.Option(help="Pictures of the system whose wins are counted.")] = None,
     theirs: Annotated[Path | None, typer.Option(help="Pictures of the other, under the same names.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Instead of folders: pictures of this run against those of the champion."),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="With --run: against another run on the same data, not the champion.")
+    ] = None,
     manifest: Annotated[
         Path | None, typer.Option(help="Instead of folders: JSON lines of `a`, `b`, `prompt`, `face`, ...")
     ] = None,
@@ -59,19 +66,26 @@ def create(
 ) -> None:
     """Make a study of pairs of pictures; nothing in it but `plan.json` tells which system made which.
 
-    Example: `visavis study create faces --ours ours/ --theirs theirs/ --prompts prompts.jsonl`
+    Examples: `visavis study create faces --run runs/latest` ·
+    `visavis study create faces --ours ours/ --theirs theirs/ --prompts prompts.jsonl`
     """
     from visavis.study.pairs import pairs_from_folders, pairs_from_manifest
     from visavis.study.plan import Settings, create_study
 
     console = Console(highlight=False)
     alone: tuple[str, ...] = ()
+    if sum(source is not None for source in (manifest, run, ours)) > 1:
+        raise VisavisError(
+            "several sources of pictures are given", fix="give --run, --manifest, or two folders"
+        )
+    if run is not None:
+        ours, theirs, prompts = _of_runs(run, against)
     if manifest is not None:
-        if ours or theirs or prompts:
-            raise VisavisError("--manifest is given beside other sources", fix="give either one or the other")
         pairs = pairs_from_manifest(manifest)
     elif ours is None or theirs is None:
-        raise VisavisError("nothing to compare is given", fix="give --ours and --theirs, or --manifest")
+        raise VisavisError(
+            "nothing to compare is given", fix="give --run, --ours and --theirs, or --manifest"
+        )
     else:
         pairs, alone = pairs_from_folders(ours, theirs, prompts)
     settings = Settings(
@@ -93,6 +107,26 @@ def create(
         markup=False,
         soft_wrap=True,
     )
+
+
+def _of_runs(run: Path, against: Path | None) -> tuple[Path, Path, Path]:
+    """Returns the pictures of a run, those of its champion or of another run, and the words."""
+    from visavis.steps.run_files import read_manifests
+    from visavis.steps.study_pictures import PICTURES, PROMPTS, STUDY
+
+    def folder(place: Path, step: str, fix: str) -> Path:
+        manifest = read_manifests(place).get(step)
+        if manifest is None or not (manifest.folder / STUDY).is_dir():
+            raise VisavisError(f"run {place} has no pictures of {step.replace('_', ' ')}", fix=fix)
+        return manifest.folder / STUDY
+
+    ours = folder(run, "evaluate_model", "give the folder of a finished run")
+    if against is not None:
+        theirs = folder(against, "evaluate_model", "give the folder of a finished run")
+    else:
+        fix = "promote a version and run another recipe, or give --against RUN"
+        theirs = folder(run, "evaluate_champion", fix)
+    return ours / PICTURES, theirs / PICTURES, ours / PROMPTS
 
 
 @app.command("open")

@@ -19,6 +19,7 @@ class EvaluateConfig(BaseModel):
         retention_rounds: The last round of such a chat, its picture of two people being round 1.
         max_prompted: Most pictures to generate with each group of prompts; 0 measures no groups.
         min_slice: Fewest items of a slice that counts in the gap between the slices of an attribute.
+        study_pictures: Most personalised pictures to keep for a human study.
         bootstrap_samples: Resamples behind each bootstrap interval.
         seed: Seed of the resampling, of the caption distractors and of the choice of items.
         no_face: What a generated picture without a face counts as: similarity 0, or left out of the means.
@@ -29,7 +30,6 @@ class EvaluateConfig(BaseModel):
         det_paddings: Borders tried in turn, as shares of the picture's side, until a face is found. A
             detector misses faces that fill the picture; a border gives it the surroundings that it expects.
         retrieval_candidates: Captions that the right one competes with, itself included.
-        kid_subset: Pictures in each subset of the kernel distance, and the fewest that it is measured on.
         prompt_set: World of the words in `prompts.yaml` that the model is tried with beside those of the data set.
         batch_size: Pictures per forward pass of CLIP.
     """
@@ -44,6 +44,7 @@ class EvaluateConfig(BaseModel):
     retention_rounds: int = Field(8, ge=3, le=8)
     max_prompted: int = Field(60, ge=0)
     min_slice: int = Field(10, ge=2)
+    study_pictures: int = Field(60, ge=0)
     bootstrap_samples: int = Field(2000, ge=100)
     seed: int = Field(0, ge=0)
     no_face: Literal["zero", "skip"] = "zero"
@@ -51,7 +52,6 @@ class EvaluateConfig(BaseModel):
     several_faces: Literal["largest", "most_certain"] = "largest"
     det_paddings: tuple[Annotated[float, Field(ge=0.0, le=2.0)], ...] = Field((0.0, 0.35), min_length=1)
     retrieval_candidates: int = Field(32, ge=2)
-    kid_subset: int = Field(100, ge=2)
     prompt_set: Literal["storybook", "photos"] = "storybook"
     batch_size: int = Field(64, ge=1)
 
@@ -65,6 +65,5 @@ class EvaluateConfig(BaseModel):
             "retrieval_candidates": self.retrieval_candidates,
             "bootstrap_samples": self.bootstrap_samples,
             "min_slice": self.min_slice,
-            "kid_subset": self.kid_subset,
             "prompt_set": self.prompt_set,
         }

@@ -88,7 +88,7 @@ def evaluate(
         sections={
             "reconstruction": {
                 **summarise_reconstruction(rebuilt, config),
-                **_distances(reconstruction, encoder, config),
+                **_distances(reconstruction, [score.cluster for score in rebuilt], encoder, config),
             },
             "identity": {
                 **summarise_single_round(identity, config),
@@ -135,12 +135,12 @@ def evaluate(
 
 
 def _distances(
-    items: Sequence[ReconstructionItem], encoder: Clip, config: EvaluateConfig
+    items: Sequence[ReconstructionItem], clusters: Sequence[str], encoder: Clip, config: EvaluateConfig
 ) -> dict[str, Figure]:
     """Returns how far the reconstructions lie from the true pictures as a set."""
     true = encoder.images([item.original for item in items], unit=False)
     made = encoder.images([item.after for item in items], unit=False)
-    return clip_distances(true, made, config)
+    return clip_distances(true, made, clusters, config)
 
 
 def compare(

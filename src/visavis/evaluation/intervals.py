@@ -106,7 +106,7 @@ def bootstrap_mean(
         return Figure(mean, None, numbers.size, clusters=shown)
     weights = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=samples)
     means = (weights @ sums) / (weights @ counts)
-    low, high = np.quantile(means, _tails(groups))
+    low, high = np.quantile(means, percentiles(groups))
     return Figure(mean, (float(low), float(high)), numbers.size, clusters=shown)
 
 
@@ -168,7 +168,7 @@ def difference_of_means(
         (weights @ _cluster_sums(summed, clusters)[0])[filled] / count[filled]
         for (summed, _), count in zip(sides, counts, strict=True)
     )
-    low, high = np.quantile(above - below, _tails(groups))
+    low, high = np.quantile(above - below, percentiles(groups))
     return Figure(value, (float(low), float(high)), numbers.size, chance, groups)
 
 
@@ -223,6 +223,12 @@ def wilson(
     )
 
 
+def percentiles(groups: int) -> tuple[float, float]:
+    """Returns the ends, in 0..1, of a bootstrap interval of 2 or more clusters, widened as in `bootstrap_mean`."""
+    tail = NormalDist().cdf(-_student(groups - 1) * math.sqrt(groups / (groups - 1)))
+    return tail, 1 - tail
+
+
 def mean_over_seeds(values: Sequence[float]) -> Figure:
     """Returns the mean of one number per training seed with Student's interval."""
     numbers = np.asarray(values, dtype=np.float64)
@@ -234,12 +240,6 @@ def mean_over_seeds(values: Sequence[float]) -> Figure:
     quantile = _student(numbers.size - 1)
     half = quantile * float(numbers.std(ddof=1)) / math.sqrt(numbers.size)
     return Figure(mean, (mean - half, mean + half), numbers.size)
-
-
-def _tails(groups: int) -> tuple[float, float]:
-    """Returns the widened percentiles of a bootstrap interval of so many clusters."""
-    tail = NormalDist().cdf(-_student(groups - 1) * math.sqrt(groups / (groups - 1)))
-    return tail, 1 - tail
 
 
 def _student(degrees: int) -> float:

@@ -25,6 +25,7 @@ _LABELS = {
     "identity.arcface_to_other": "ArcFace to other people",
     "identity.margin": "margin over other people",
     "identity.copy_paste": "copy-paste (1 a copy, -1 the target)",
+    "rounds.copy_paste": "copy-paste of the face of round 1",
     "rounds.arcface_to_other": "ArcFace to the other person",
     "rounds.margin": "margin over the other person",
     "rounds.right_person_accuracy_undescribed": "right person, looks undescribed",
@@ -76,6 +77,8 @@ def format_number(path: str, value: float | None) -> str:
     if is_share(path):
         return f"{100 * value:.1f} %"
     name = path.split(".")[-1]
+    if name.startswith("kid"):
+        return f"{value:.4f}"
     return f"{value:.2f}" if name.startswith(("psnr", "clip_score", "clip_t", "fid")) else f"{value:.3f}"
 
 

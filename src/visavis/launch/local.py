@@ -216,6 +216,8 @@ def _environment(run_dir: Path) -> Iterator[None]:
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     changes = {"PYTHONPATH": path, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
+    # Beside other busy programs, threads that wait by spinning make a step many times slower.
+    changes["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     # A run id in the environment would make every step write into that one run.
     before = {name: os.environ.get(name) for name in (*changes, "MLFLOW_RUN_ID")}
     os.environ.update(changes)

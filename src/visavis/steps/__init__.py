@@ -20,6 +20,8 @@ Importing a step is cheap: its libraries are imported when it has work to do.
 | `gate_model` | scorecard, champion |
 | `register_model` | scorecard, decision |
 | `promote_model` | version |
+| `monitor_champion` | tokens |
+| `evaluate_version` | tokens |
 | `score_arm` | tokens, detokenizer, mllm (not if only the detokenizer is compared) |
 | `close_run` | |
 """

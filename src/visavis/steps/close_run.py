@@ -17,6 +17,7 @@ from visavis.steps.run_files import (
     CHAT,
     CURVES_PLOT,
     DECISION,
+    DRIFT,
     FUNNEL,
     FUNNEL_PLOT,
     PROMOTION,
@@ -42,12 +43,13 @@ _PICTURES = {
 """What the report shows of the evaluation."""
 _SENT = (
     *(FUNNEL, FUNNEL_PLOT, TIMINGS, CURVES_PLOT, SCORECARD, SCORECARD_PLOT, CHAT, REPORT),
-    *(DECISION, PROMOTION),
+    *(DECISION, PROMOTION, DRIFT),
 )
 _TAKEN = {
     "evaluate_model": (SCORECARD, CHAT),
     "gate_model": (DECISION,),
     "promote_model": (PROMOTION,),
+    "monitor_champion": (SCORECARD, DRIFT),
 }
 """Files of the steps' results that the run's folder holds too."""
 _DATA = {"curate_clips": "clips", "build_conversations": "conversations"}
@@ -93,7 +95,7 @@ def _collect(folder: Path, funnel: dict[str, Any], timings: dict[str, Any]) -> N
         for name in names if step in manifests else ():
             if (manifests[step].folder / name).is_file():
                 shutil.copyfile(manifests[step].folder / name, folder / name)
-    if (folder / SCORECARD).is_file():
+    if "evaluate_model" in manifests and (folder / SCORECARD).is_file():
         _write_report(folder, manifests, funnel, timings)
 
 

@@ -12,7 +12,7 @@ from visavis.steps.framework import CURVES_SUFFIX, LEDGER_NAME, Manifest, read_t
 FUNNEL, TIMINGS, STATUS = "funnel.json", "timings.json", "status.json"
 FUNNEL_PLOT = "funnel.png"
 SCORECARD, CHAT, REPORT = "scorecard.json", "chat.png", "report.html"
-DECISION, PROMOTION = "decision.json", "promotion.json"
+DECISION, PROMOTION, DRIFT = "decision.json", "promotion.json", "drift.json"
 CURVES_PLOT, SCORECARD_PLOT = "curves.png", "scorecard.png"
 
 

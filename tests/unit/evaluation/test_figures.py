@@ -9,6 +9,7 @@ from PIL import Image
 
 from visavis.evaluation.figures import ChatRound, chat_sheet, labelled_grid, names_in
 from visavis.evaluation.intervals import Figure
+from visavis.evaluation.labels import format_number, label_of
 from visavis.evaluation.plots import scorecard_plot, training_curves
 from visavis.evaluation.report import write_report
 from visavis.evaluation.scorecard import Scorecard, iterate
@@ -138,6 +139,41 @@ def test_headlines_come_first_even_from_a_sorted_file() -> None:
     rounds = [path for path, _ in iterate(content) if path.startswith("rounds.")]
     assert rounds[0] == "rounds.right_person_accuracy"
     assert rounds[-2:] == ["rounds.slices.described", "rounds.slices.round_3"]
+
+
+@pytest.mark.parametrize(
+    ("path", "words", "shown"),
+    [
+        ("rounds.slices.hair_colour.red", "· hair colour: red", "25.0 %"),
+        ("rounds.gap.hair_colour", "gap: hair colour", "25.0 %"),
+        ("rounds.confusion.asked_left.shown_right", "asked left: shown right", "25.0 %"),
+        ("rounds.shown.no_face", "shown: no face", "25.0 %"),
+        ("identity.slices.glasses.round", "· glasses: round", "0.250"),
+        ("identity.gap.glasses", "gap: glasses", "0.250"),
+        ("groups.face_changing.clip_t", "face changing: CLIP-T", "0.25"),
+        ("groups.easy.detection_rate", "easy: detection rate", "25.0 %"),
+        ("retention.to_first_close_up.round_3", "to the first close-up, round 3", "0.250"),
+        ("reconstruction.kid_clip", "kernel distance of CLIP features", "0.2500"),
+    ],
+)
+def test_deep_paths_have_words_and_their_unit(path: str, words: str, shown: str) -> None:
+    assert label_of(path) == words
+    assert format_number(path, 0.25) == shown
+
+
+def test_slices_by_attribute_are_looked_up_and_not_drawn() -> None:
+    content = card().to_dict()
+    row = content["rounds"]["right_person_accuracy"]
+    content["rounds"]["slices"]["hair_colour"] = {"red": row}
+    content["rounds"]["confusion"] = {"asked_left": {"neither": row}}
+    content["retention"] = {"round_2": content["identity"]["arcface_single_round"]}
+    full = Scorecard.from_dict(content)
+    labels = [text.get_text() for axes in scorecard_plot(full).axes for text in axes.get_yticklabels()]
+    assert any("round 2  (retention)" in label for label in labels)
+    assert not any("hair" in label or "asked left" in label for label in labels)
+    page = write_report("run", full, {})
+    assert page.index("Whom close-ups show") < page.index("asked left: neither")
+    assert "hair colour: red" in page
 
 
 class Page(HTMLParser):

@@ -18,6 +18,7 @@ from visavis.steps.framework import Manifest, RunContext, StepJob
 from visavis.steps.gate_model import gate_model
 from visavis.steps.promote_model import promote_model
 from visavis.steps.register_model import register_model
+from visavis.steps.scoring import Scored
 from visavis.tracking import client_for, start_parent
 
 ACCURACY = "rounds.right_person_accuracy"
@@ -150,13 +151,13 @@ def test_the_champion_is_scored_in_the_same_run_and_sets_the_bar(
 
     asked: list[str] = []
 
-    def scored_again(job: StepJob, version: Version) -> Scorecard:
+    def scored_again(job: StepJob, version: Version) -> Scored:
         asked.append(version.uri)
         card = Scorecard.read(job.folder("scorecard") / "scorecard.json").to_dict()
         card["rounds"]["right_person_accuracy"]["value"] = 0.95
-        return Scorecard.from_dict(card)
+        return Scored(Scorecard.from_dict(card), [], [], [])
 
-    monkeypatch.setattr("visavis.steps.evaluate_champion._scored", scored_again)
+    monkeypatch.setattr("visavis.steps.evaluate_champion.score_version", scored_again)
     candidate(scored, b"worse", 0.8)
     worse = all_steps(recipe, context, scored)
     all_steps(recipe, context, scored)

@@ -18,7 +18,8 @@ from visavis.steps import items, score_arm
 def test_an_arm_is_asked_as_it_was_trained(with_text: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = np.zeros((8, 8, 3), dtype=np.uint8)
     turns = [user(0, "Generate the image shows a man."), assistant("I have generated an image.", 1)]
-    sample = {"id": "a", "people": ["p"], "caption": "a man", "rows": [0, 1], "turns": turns}
+    facts = {"id": "a", "set": "pair", "clip_id": "c", "people": ["p"], "caption": "a man"}
+    sample = {**facts, "rows": [0, 1], "turns": turns}
     asked: list[dict[str, Any]] = []
 
     def paint(model: Any, mllm: Any, store: Any, samples: list[dict[str, Any]]) -> items.Painted:
@@ -39,7 +40,7 @@ def test_an_arm_is_asked_as_it_was_trained(with_text: bool, monkeypatch: pytest.
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", loaded)
     recipe = edit(smoke(), {"mllm.pair.keep_identical_text": with_text})
     job: Any = SimpleNamespace(recipe=recipe, pack=None, folder=Path)
-    store: Any = SimpleNamespace(pictures=[picture, picture])
+    store: Any = SimpleNamespace(pictures=[picture, picture], samples=[sample])
     (item,) = score_arm._single_rounds(job, store, SimpleNamespace(), None)
     assert item.caption == "a man"
     question, answer = (" ".join(p.get("text", "") for p in turn["content"]) for turn in asked[0]["turns"])

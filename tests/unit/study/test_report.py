@@ -193,7 +193,7 @@ def test_counts_alone_give_the_paper_s_table(tmp_path: Path) -> None:
         (("open", "/no/such", "--port", "8999"), "is no study"),
         (("create", "x"), "nothing to compare"),
         (("create", "x", "--manifest", "none.jsonl"), "none.jsonl does not exist"),
-        (("create", "x", "--manifest", "a", "--ours", "b"), "beside other sources"),
+        (("create", "x", "--manifest", "a", "--ours", "b"), "several sources"),
     ],
 )
 def test_mistakes_are_explained(arguments: tuple[str, ...], words: str) -> None:

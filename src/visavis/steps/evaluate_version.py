@@ -1,0 +1,52 @@
+"""Scores any registered version on the test split of a run; `visavis evaluate` runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from visavis.steps.contracts import RunContext
+from visavis.steps.framework import LEDGER_NAME, Manifest, StepJob, StepResult, run_step
+from visavis.steps.run_files import REPORT, SCORECARD
+from visavis.steps.scoring import SECTION, score_version
+
+STEP = "evaluate_version"
+
+
+def evaluate_version(
+    recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path, version: str
+) -> Manifest:
+    """Runs the step; see `visavis.steps`.
+
+    Args:
+        recipe: Resolved recipe as JSON.
+        context: `RunContext` as JSON.
+        inputs: Manifest file of `tokens`.
+        output: Manifest file to write.
+        version: `models:/NAME/NUMBER` or `models:/NAME@ALIAS`.
+    """
+    from visavis.registry.versions import find
+
+    run = RunContext.model_validate_json(context)
+    found = find(version, tracking_uri=run.tracking_uri)
+
+    def body(job: StepJob) -> StepResult:
+        from visavis.data.ledger import Ledger
+        from visavis.evaluation.report import write_report
+        from visavis.files import write_atomic
+
+        scored = score_version(job, found)
+        scored.scorecard.write(job.work / SCORECARD)
+        scored.scorecard.write_items(job.work / "items.jsonl")
+        write_atomic(job.work / REPORT, write_report(found.uri, scored.scorecard, {}))
+        for name in (SCORECARD, REPORT):
+            job.tracker.log_artifact(job.work / name)
+        job.tracker.set_tags({"model.version": found.uri})
+        ledger = Ledger(job.name)
+        for sample in (*scored.singles, *scored.chats):
+            ledger.keep(sample["id"])
+        counts = ledger.close(job.work / LEDGER_NAME, len(scored.singles) + len(scored.chats))
+        return StepResult(counts, scored.scorecard.metrics())
+
+    weights = f"{found.uri} {found.tags.get('weights.sha256', '')}"
+    return run_step(STEP, body, recipe, context, inputs, output, SECTION, extra=lambda: weights)
