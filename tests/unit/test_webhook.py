@@ -69,7 +69,7 @@ def test_a_server_that_is_busy_is_asked_again(listener: Listener) -> None:
 
 def test_an_address_that_refuses_or_is_gone_is_named(listener: Listener) -> None:
     listener.statuses = [401]
-    with pytest.raises(VisavisError, match="refused visavis.drift with status 401"):
+    with pytest.raises(VisavisError, match=r"refused visavis\.drift with status 401"):
         notify(listener.url, "visavis.drift", {})
     listener.statuses = [302]
     with pytest.raises(VisavisError, match="hook"):
