@@ -18,6 +18,7 @@ def evaluate_model(
     tuned_detokenizer: dsl.Input[dsl.Model],
     detokenizer: dsl.Input[dsl.Model],
     scorecard: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
 ) -> None:
     """Score the model on people it has not seen: identity, words, pictures, the right person in a chat.
 
@@ -35,6 +36,7 @@ def evaluate_model(
         tuned_detokenizer: From `tune_detokenizer`.
         detokenizer: From `adapt_detokenizer`.
         scorecard: `scorecard.json`, the figures and grids, and the model folder that was scored.
+        report: The page of it all, pictures included.
     """
     from visavis.steps.evaluate_model import evaluate_model as step
 
@@ -48,4 +50,4 @@ def evaluate_model(
         "tuned_detokenizer": tuned_detokenizer.path,
         "detokenizer": detokenizer.path,
     }
-    scorecard.metadata.update(step(recipe, context, inputs, scorecard.path).summary())
+    scorecard.metadata.update(step(recipe, context, inputs, scorecard.path, report.path).summary())

@@ -99,7 +99,8 @@ def smoke(runs: Path, uri: str, *overrides: str) -> float:
 
 def visavis_says(runs: Path, uri: str, *arguments: str) -> str:
     """Runs another verb; returns what it prints."""
-    command = [str(Path(sys.executable).with_name("visavis")), *arguments, "--runs", str(runs)]
+    command = [str(Path(sys.executable).with_name("visavis")), *arguments]
+    command += [] if arguments[0] == "study" else ["--runs", str(runs)]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "COLUMNS": "200"}
     done = subprocess.run(
         command, cwd=runs.parent, env=environment, capture_output=True, text=True, check=False
@@ -179,6 +180,8 @@ def test_smoke_runs_from_clips_to_a_champion_and_refuses_a_worse_recipe(
     assert "Since champion 1" in (worse / "report.html").read_text()
     assert client.get_registered_model("visavis").aliases == {"champion": "1", "challenger": "1"}
     the_verbs_know_both(runs, server, latest)
+    study = visavis_says(runs, server, "study", "create", str(runs / "study"), "--run", str(worse))
+    assert study.startswith("8 pairs with 24 questions")
 
 
 def the_verbs_know_both(runs: Path, uri: str, run: Path) -> None:

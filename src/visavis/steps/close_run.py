@@ -24,6 +24,7 @@ from visavis.steps.run_files import (
     REPORT,
     SCORECARD,
     SCORECARD_PLOT,
+    SHEETS,
     STATUS,
     TIMINGS,
     curves_of,
@@ -35,12 +36,6 @@ from visavis.steps.run_files import (
 if TYPE_CHECKING:
     from visavis.evaluation.report import Verdict
 
-_PICTURES = {
-    "Three rounds of talk": CHAT,
-    "People through the stages": "stages.png",
-    "Pictures and their reconstructions": "reconstruction.png",
-}
-"""What the report shows of the evaluation."""
 _SENT = (
     *(FUNNEL, FUNNEL_PLOT, TIMINGS, CURVES_PLOT, SCORECARD, SCORECARD_PLOT, CHAT, REPORT),
     *(DECISION, PROMOTION, DRIFT),
@@ -109,7 +104,7 @@ def _write_report(
     from visavis.evaluation.scorecard import Scorecard
 
     evaluation = manifests["evaluate_model"].folder
-    places = {words: evaluation / name for words, name in _PICTURES.items()}
+    places = {words: evaluation / f"{name}.png" for name, words in SHEETS.items()}
     places |= {"From clips to chats": folder / FUNNEL_PLOT, "Losses": folder / CURVES_PLOT}
     pictures = {words: Image.open(path) for words, path in places.items() if path.is_file()}
     scorecard = Scorecard.read(folder / SCORECARD)
@@ -167,7 +162,8 @@ def _report(
     client.log_batch(parent, tags=tags)
     paths = [folder / name for name in _SENT]
     if "evaluate_model" in manifests:
-        paths += [manifests["evaluate_model"].folder / name for name in _PICTURES.values() if name != CHAT]
+        sheets = (f"{name}.png" for name in SHEETS)
+        paths += [manifests["evaluate_model"].folder / sheet for sheet in sheets if sheet != CHAT]
     for path in paths:
         if path.is_file():
             client.log_artifact(parent, str(path))

@@ -11,6 +11,14 @@ from visavis.steps.framework import CURVES_SUFFIX, LEDGER_NAME, Manifest, read_t
 
 FUNNEL, TIMINGS, STATUS = "funnel.json", "timings.json", "status.json"
 FUNNEL_PLOT = "funnel.png"
+SHEETS = {
+    "chat": "Three rounds of talk",
+    "cases": "Most and least like the face given",
+    "round_cases": "Close-ups by name: clearest hits and misses",
+    "stages": "People through the stages",
+    "reconstruction": "Pictures and their reconstructions",
+}
+"""Pictures that the evaluation draws, as NAME.png, and their headings."""
 SCORECARD, CHAT, REPORT = "scorecard.json", "chat.png", "report.html"
 DECISION, PROMOTION, DRIFT = "decision.json", "promotion.json", "drift.json"
 CURVES_PLOT, SCORECARD_PLOT = "curves.png", "scorecard.png"

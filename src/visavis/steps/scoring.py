@@ -16,7 +16,7 @@ from visavis.steps.study_pictures import STUDY, write_study_pictures
 if TYPE_CHECKING:
     from visavis.chat.model import ChatModel
     from visavis.data.published.tokens import TokenStore
-    from visavis.evaluation.items import ReconstructionItem
+    from visavis.evaluation.items import ReconstructionItem, RoundItem, SingleRoundItem
     from visavis.evaluation.scorecard import Scorecard
     from visavis.models.detokenizer import Detokenizer
     from visavis.registry.versions import Version
@@ -41,12 +41,16 @@ class Scored:
         scorecard: Its figures.
         singles: Samples of the single rounds.
         chats: Samples of the chats.
+        alone: Personalised pictures, one for each of `singles`.
+        closeups: Close-ups of rounds 2 and 3 of the chats.
         rebuilt: Pictures through encoder and detokenizers.
     """
 
     scorecard: Scorecard
     singles: list[dict[str, Any]]
     chats: list[dict[str, Any]]
+    alone: list[SingleRoundItem]
+    closeups: list[RoundItem]
     rebuilt: list[ReconstructionItem]
 
 
@@ -93,7 +97,7 @@ def score(
         config=config,
         about=about,
     )
-    return Scored(scorecard, singles, chats, rebuilt)
+    return Scored(scorecard, singles, chats, alone, closeups, rebuilt)
 
 
 def champion_of(tracking_uri: str, recipe: str) -> Version | None:

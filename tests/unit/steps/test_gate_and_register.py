@@ -155,7 +155,7 @@ def test_the_champion_is_scored_in_the_same_run_and_sets_the_bar(
         asked.append(version.uri)
         card = Scorecard.read(job.folder("scorecard") / "scorecard.json").to_dict()
         card["rounds"]["right_person_accuracy"]["value"] = 0.95
-        return Scored(Scorecard.from_dict(card), [], [], [])
+        return Scored(Scorecard.from_dict(card), [], [], [], [], [])
 
     monkeypatch.setattr("visavis.steps.evaluate_champion.score_version", scored_again)
     candidate(scored, b"worse", 0.8)

@@ -51,7 +51,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def look(tmp_path: Path, uri: str, number: int, arcface: float, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     """Looks at the champion on the inputs of one week."""
     monkeypatch.setattr(
-        "visavis.steps.monitor_champion.score_version", lambda *_: Scored(card(arcface), [], [], [])
+        "visavis.steps.monitor_champion.score_version", lambda *_: Scored(card(arcface), [], [], [], [], [])
     )
     counts = {"in": 0, "kept": 0, "dropped": {}}
     tokens = Manifest(
