@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import random
 import shutil
 import socket
 import subprocess
@@ -119,12 +120,15 @@ class FaultyProxy:
 
     Faults: `error` (status 500), `hang` (no answer), `cut` (the connection ends in the middle of the body),
     `stall` (the body stops in the middle), `drip` (it arrives in 20 pieces, five a second), `flip` (one bit of it
-    differs). `sealed` is no fault: the answer says that the object is encrypted with a key of its own.
+    differs). `sealed` is no fault: the answer says that the object is encrypted with a key of its own. Besides,
+    `fail_share` answers a share of all requests with status 500 before the server hears of them.
     """
 
     def __init__(self, port: int) -> None:
         self._faults: dict[str, deque[str]] = {}
         self._released = threading.Event()
+        self._share, self._random, self._lock = 0.0, random.Random(), threading.Lock()
+        self.refused = 0
         self.requests: list[str] = []
         proxy = self
 
@@ -133,6 +137,8 @@ class FaultyProxy:
 
             def do_GET(self) -> None:
                 proxy._answer(self, port)
+
+            do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -150,6 +156,10 @@ class FaultyProxy:
         """Breaks the next answers to requests whose address holds `part`, one fault for each."""
         self._faults.setdefault(part, deque()).extend(faults)
 
+    def fail_share(self, share: float, seed: int = 0) -> None:
+        """Breaks this share of all requests from now on."""
+        self._share, self._random = share, random.Random(seed)
+
     def stop(self) -> None:
         self._released.set()
         self._server.shutdown()
@@ -157,6 +167,10 @@ class FaultyProxy:
         self._server.server_close()
 
     def _fault(self, path: str) -> str | None:
+        with self._lock:
+            if self._random.random() < self._share:
+                self.refused += 1
+                return "error"
         for part, faults in self._faults.items():
             if part in path and faults:
                 return faults.popleft()
@@ -165,6 +179,7 @@ class FaultyProxy:
     def _answer(self, client: BaseHTTPRequestHandler, port: int) -> None:
         client.close_connection = True
         self.requests.append(client.path)
+        data = client.rfile.read(int(client.headers.get("Content-Length") or 0))
         fault = self._fault(client.path)
         if fault == "hang":
             self._released.wait(_HANG_S)
@@ -174,7 +189,7 @@ class FaultyProxy:
             client.send_header("Content-Length", "0")
             client.end_headers()
             return
-        status, headers, body = _ask(port, client.path, client.headers.items())
+        status, headers, body = _ask(port, client.command, client.path, client.headers.items(), data)
         client.send_response(status)
         if fault == "sealed":
             headers = [(name, value) for name, value in headers if name.lower() != "etag"]
@@ -182,7 +197,8 @@ class FaultyProxy:
         for name, value in headers:
             if name.lower() not in ("connection", "date", "server", "transfer-encoding", "content-length"):
                 client.send_header(name, value)
-        client.send_header("Content-Length", str(len(body)))
+        length = dict(headers).get("Content-Length", "0") if client.command == "HEAD" else str(len(body))
+        client.send_header("Content-Length", length)
         client.end_headers()
         half = len(body) // 2
         if fault == "flip":
@@ -199,26 +215,30 @@ class FaultyProxy:
             self._released.wait(_HANG_S)
 
 
-def _ask(port: int, path: str, headers: Any, tries: int = 3) -> tuple[int, list[tuple[str, str]], bytes]:
+def _ask(
+    port: int, method: str, path: str, headers: Any, data: bytes, tries: int = 3
+) -> tuple[int, list[tuple[str, str]], bytes]:
     """Asks the server itself; on a busy machine it stumbles now and then, which is not what is tested."""
     try:
-        answer = _ask_once(port, path, headers)
+        answer = _ask_once(port, method, path, headers, data)
         if answer[0] < 500 or tries == 1:
             return answer
     except (http.client.HTTPException, OSError):
         if tries == 1:
             raise
     time.sleep(0.2)
-    return _ask(port, path, headers, tries - 1)
+    return _ask(port, method, path, headers, data, tries - 1)
 
 
-def _ask_once(port: int, path: str, headers: Any) -> tuple[int, list[tuple[str, str]], bytes]:
+def _ask_once(
+    port: int, method: str, path: str, headers: Any, data: bytes
+) -> tuple[int, list[tuple[str, str]], bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
-        connection.putrequest("GET", path, skip_host=True, skip_accept_encoding=True)
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in headers:
             connection.putheader(name, value)
-        connection.endheaders()
+        connection.endheaders(data or None)
         answer = connection.getresponse()
         return answer.status, answer.getheaders(), answer.read()
     finally:
