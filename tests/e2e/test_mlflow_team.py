@@ -179,7 +179,9 @@ def test_s3_that_fails_a_fifth_of_all_calls_loses_and_doubles_nothing(
     store.fail_share(0)
     assert store.refused > before, "the proxy did refuse calls"
     assert weights_digest(found) == weights_digest(folder)
-    assert [version.version for version in client_for(team.uri).search_model_versions("name = 'shaky'")] == ["1"]
+    assert [version.version for version in client_for(team.uri).search_model_versions("name = 'shaky'")] == [
+        "1"
+    ]
     kept = [key for key in objects("mlflow") if key.endswith(".txt") and f"{tracker.run_id}/" in key]
     assert len(kept) == 12
     assert list((Path(context.run_dir) / "tracking").iterdir()) == []
