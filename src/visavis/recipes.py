@@ -185,6 +185,8 @@ def smoke() -> Recipe:
         "evaluate.max_rounds": 8,
         "evaluate.max_ablation": 4,
         "evaluate.max_reconstruction": 8,
+        "evaluate.max_retention": 2,
+        "evaluate.max_prompted": 2,
         "evaluate.bootstrap_samples": 100,
         "registration.approval": "automatic",
     }
@@ -215,6 +217,8 @@ def storybook() -> Recipe:
         "evaluate.max_rounds": 240,
         "evaluate.max_ablation": 120,
         "evaluate.max_reconstruction": 200,
+        "evaluate.max_retention": 24,
+        "evaluate.max_prompted": 40,
         "evaluate.bootstrap_samples": 2000,
     }
     return edit(smoke(), changes)
@@ -243,6 +247,9 @@ def seedx() -> Recipe:
         "evaluate.max_rounds": 2000,
         "evaluate.max_ablation": 500,
         "evaluate.max_reconstruction": 2000,
+        "evaluate.max_retention": 500,
+        "evaluate.max_prompted": 500,
+        "evaluate.prompt_set": "photos",
         "registration.approval": "required",
     }
     return edit(storybook(), changes)

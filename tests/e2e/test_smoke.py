@@ -229,7 +229,8 @@ def the_version_talks(client: MlflowClient, uri: str, parent: Any) -> None:
     (version,) = client.search_model_versions("name='visavis'")
     assert version.run_id == parent.info.run_id
     passed = parent.data.tags["gate"] == "passed"
-    assert sorted(version.aliases) == (["challenger", "champion"] if passed else [])
+    aliases = client.get_registered_model("visavis").aliases
+    assert aliases == ({"challenger": "1", "champion": "1"} if passed else {})
     address = "models:/visavis@challenger" if passed else f"models:/visavis/{version.version}"
     model = visavis.load(address, tracking_uri=uri)
     assert ChatSession(model).say("Generate an image: a woman and a man on the beach").text

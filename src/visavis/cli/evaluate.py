@@ -20,6 +20,11 @@ def evaluate(
     run: Annotated[Path, typer.Option(help="Run whose test people it is scored on.")] = Path("runs/latest"),
     out: Annotated[Path | None, typer.Option(help="Folder for scorecard and report.")] = None,
     name: Annotated[str, typer.Option(help="Registered model.")] = "visavis",
+    system: Annotated[
+        str,
+        typer.Option(help="Another system in its place: `seedx`, `emu2`, `ip_adapter`, or `module:Class`."),
+    ] = "",
+    pack: Annotated[str, typer.Option(help="Pack of that system's weights.")] = "",
     runs: Annotated[Path, typer.Option(help="Folder of all runs and their results.")] = Path("runs"),
 ) -> None:
     """Score a version on people that it has not seen: the test split of a run's data.
@@ -27,14 +32,23 @@ def evaluate(
     Versions that are scored on the same run are scored on the same items; `visavis gate OUT --champion OTHER` compares
     two. What was scored before is reused.
 
-    Example: `visavis evaluate 3` · `visavis evaluate champion --run runs/latest --out champion`
+    Example: `visavis evaluate 3` · `visavis evaluate champion --run runs/latest --out champion` ·
+    `visavis evaluate --system ip_adapter --pack packs/ip-adapter`
     """
     from visavis.evaluation import Scorecard, scorecard_table
-    from visavis.launch.evaluating import evaluate_on_run
+    from visavis.launch.evaluating import evaluate_on_run, evaluate_system_on_run
 
+    if bool(system) != bool(pack):
+        raise VisavisError(
+            f"--system is {system!r} and --pack is {pack!r}",
+            fix="give both, for example: --system ip_adapter --pack packs/ip-adapter",
+        )
     address = model if model.startswith("models:/") else _address(name, model)
-    with console.status(f"scoring {address}"):
-        folder = evaluate_on_run(address, run, runs=runs)
+    with console.status(f"scoring {system or address}"):
+        if system:
+            folder = evaluate_system_on_run(system, pack, run, runs=runs)
+        else:
+            folder = evaluate_on_run(address, run, runs=runs)
     console.print(scorecard_table(Scorecard.read(folder / "scorecard.json"), slices=False))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ REQUIRED = (
 Entry: TypeAlias = "Figure | Mapping[str, Entry]"
 """A figure, or more of them by name."""
 
+_ROUND = re.compile(r"round_(\d+)")
 _ENDS = {"value": None, "low": 0, "high": 1, "n": None, "chance": None}
 
 
@@ -132,6 +134,18 @@ class Scorecard:
             if figure.ci95 is not None:
                 flat[f"{path}.low"], flat[f"{path}.high"] = figure.ci95
         return flat
+
+    def curves(self) -> dict[int, dict[str, float]]:
+        """Returns the figures by round, for an experiment tracker: number of the round to a flat table.
+
+        `retention.round_2`, `retention.round_3` and so on become the curve `retention.by_round`.
+        """
+        rounds: dict[int, dict[str, float]] = {}
+        for path, figure in self.figures().items():
+            parent, _, name = path.rpartition(".")
+            if (found := _ROUND.fullmatch(name)) and figure.value is not None:
+                rounds.setdefault(int(found[1]), {})[f"{parent}.by_round"] = figure.value
+        return rounds
 
     def write(self, path: Path) -> None:
         """Validates, then writes the JSON form atomically."""

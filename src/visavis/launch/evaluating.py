@@ -1,4 +1,4 @@
-"""A version scored on the data of a run that is done."""
+"""A version, or another system, scored on the data of a run that is done."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 from visavis.errors import VisavisError
 from visavis.launch.local import git_sha
 from visavis.loading import checked_tracking_uri
-from visavis.recipes import recipe_named
+from visavis.recipes import Recipe, recipe_named
 from visavis.steps.contracts import RunContext
-from visavis.steps.evaluate_version import STEP, evaluate_version
+from visavis.steps.evaluate_system import STEP as SYSTEM
+from visavis.steps.evaluate_system import evaluate_system
+from visavis.steps.evaluate_version import STEP as VERSION
+from visavis.steps.evaluate_version import evaluate_version
 
 
 def evaluate_on_run(address: str, run: Path, *, runs: Path = Path("runs")) -> Path:
@@ -27,6 +30,39 @@ def evaluate_on_run(address: str, run: Path, *, runs: Path = Path("runs")) -> Pa
     Raises:
         VisavisError: If the run has no data, or there is no such version.
     """
+    recipe, context, tokens = _on(run, runs)
+    output = Path(context.run_dir) / f"{VERSION}.json"
+    manifest = evaluate_version(
+        recipe.model_dump_json(), context.model_dump_json(), {"tokens": tokens}, output, address
+    )
+    return manifest.folder
+
+
+def evaluate_system_on_run(system: str, pack: str, run: Path, *, runs: Path = Path("runs")) -> Path:
+    """Scores another system on the test split of a run.
+
+    Args:
+        system: Name of the system, or `module:Class`; see `visavis.evaluation.systems`.
+        pack: Pack of its weights.
+        run: Folder of the run.
+        runs: Folder of all runs.
+
+    Returns:
+        Folder of scorecard, items and report.
+
+    Raises:
+        VisavisError: If the run has no data, there is no such system, or its pack lacks a part.
+    """
+    recipe, context, tokens = _on(run, runs)
+    output = Path(context.run_dir) / f"{SYSTEM}.json"
+    manifest = evaluate_system(
+        recipe.model_dump_json(), context.model_dump_json(), {"tokens": tokens}, output, system, pack
+    )
+    return manifest.folder
+
+
+def _on(run: Path, runs: Path) -> tuple[Recipe, RunContext, Path]:
+    """Returns the recipe of a run, the context of a new step, and the manifest of the run's tokens."""
     run, runs = run.resolve(), runs.resolve()
     tokens = run / "manifests" / "encode_images.json"
     if not tokens.is_file():
@@ -43,11 +79,4 @@ def evaluate_on_run(address: str, run: Path, *, runs: Path = Path("runs")) -> Pa
         git_sha=git_sha(),
         recipe_hash=recipe.digest(),
     )
-    manifest = evaluate_version(
-        recipe.model_dump_json(),
-        context.model_dump_json(),
-        {"tokens": tokens},
-        folder / f"{STEP}.json",
-        address,
-    )
-    return manifest.folder
+    return recipe, context, tokens

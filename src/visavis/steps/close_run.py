@@ -168,12 +168,17 @@ def _report(
         if path.is_file():
             client.log_artifact(parent, str(path))
     figures = {"seconds": timings["seconds"], "peak_rss_mb": timings["peak_rss_mb"]}
+    rounds: dict[int, dict[str, float]] = {}
     if (folder / SCORECARD).is_file():
         from visavis.evaluation.scorecard import Scorecard
 
-        figures |= Scorecard.read(folder / SCORECARD).metrics()
+        scorecard = Scorecard.read(folder / SCORECARD)
+        figures |= scorecard.metrics()
+        rounds = scorecard.curves()
     now = int(time.time() * 1000)
-    client.log_batch(parent, metrics=[Metric(name, value, now, 0) for name, value in figures.items()])
+    points = [Metric(name, value, now, 0) for name, value in figures.items()]
+    points += [Metric(n, value, now, number) for number, row in rounds.items() for n, value in row.items()]
+    client.log_batch(parent, metrics=points)
     _note_reused(client, run, timings)
     client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")
 

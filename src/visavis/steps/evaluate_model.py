@@ -73,6 +73,8 @@ def _body(job: StepJob) -> StepResult:
     write_atomic(job.work / REPORT, write_report(f"visavis: {job.recipe.name}", scorecard, pictures))
     for name in (SCORECARD, REPORT):
         job.tracker.log_artifact(job.work / name)
+    for number, figures in scorecard.curves().items():
+        job.tracker.log_metrics(figures, step=number)
     ledger = Ledger(job.name)
     for sample in (*scored.singles, *scored.chats):
         ledger.keep(sample["id"])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from visavis.steps.contracts import RunContext
 from visavis.steps.framework import LEDGER_NAME, Manifest, StepJob, StepResult, run_step
-from visavis.steps.run_files import REPORT, SCORECARD
-from visavis.steps.scoring import SECTION, score_version
+from visavis.steps.run_files import REPORT, SCORECARD, SHEETS
+from visavis.steps.scoring import SECTION, Scored, score_version
 
 STEP = "evaluate_version"
 
@@ -31,22 +31,29 @@ def evaluate_version(
     found = find(version, tracking_uri=run.tracking_uri)
 
     def body(job: StepJob) -> StepResult:
-        from visavis.data.ledger import Ledger
-        from visavis.evaluation.report import write_report
-        from visavis.files import write_atomic
-
         scored = score_version(job, found)
-        scored.scorecard.write(job.work / SCORECARD)
-        scored.scorecard.write_items(job.work / "items.jsonl")
-        write_atomic(job.work / REPORT, write_report(found.uri, scored.scorecard, {}))
-        for name in (SCORECARD, REPORT):
-            job.tracker.log_artifact(job.work / name)
         job.tracker.set_tags({"model.version": found.uri})
-        ledger = Ledger(job.name)
-        for sample in (*scored.singles, *scored.chats):
-            ledger.keep(sample["id"])
-        counts = ledger.close(job.work / LEDGER_NAME, len(scored.singles) + len(scored.chats))
-        return StepResult(counts, scored.scorecard.metrics())
+        return finished(job, scored, found.uri)
 
     weights = f"{found.uri} {found.tags.get('weights.sha256', '')}"
     return run_step(STEP, body, recipe, context, inputs, output, SECTION, extra=lambda: weights)
+
+
+def finished(job: StepJob, scored: Scored, title: str) -> StepResult:
+    """Writes scorecard, items, report and ledger of an evaluation on its own."""
+    from visavis.data.ledger import Ledger
+    from visavis.evaluation.report import write_report
+    from visavis.files import write_atomic
+    from visavis.steps.sheets import close_up_cases, single_round_cases
+
+    scored.scorecard.write(job.work / SCORECARD)
+    scored.scorecard.write_items(job.work / "items.jsonl")
+    pictures = {SHEETS["cases"]: single_round_cases(scored), SHEETS["round_cases"]: close_up_cases(scored)}
+    write_atomic(job.work / REPORT, write_report(title, scored.scorecard, pictures))
+    for name in (SCORECARD, REPORT):
+        job.tracker.log_artifact(job.work / name)
+    ledger = Ledger(job.name)
+    for sample in (*scored.singles, *scored.chats):
+        ledger.keep(sample["id"])
+    counts = ledger.close(job.work / LEDGER_NAME, len(scored.singles) + len(scored.chats))
+    return StepResult(counts, scored.scorecard.metrics())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from zlib import crc32
@@ -26,6 +26,7 @@ from visavis.evaluation.items import (
     clusters_of,
 )
 from visavis.evaluation.prompts import NAME, load_prompts
+from visavis.evaluation.systems import System
 from visavis.models.detokenizer import Detokenizer
 from visavis.models.mllm import Mllm
 from visavis.training.detokenizer import fit_tokens, predicted_tokens, source_latents
@@ -40,10 +41,10 @@ _KINDS: dict[str, _Kind] = {"natural": "natural", "rounds": "people", "inpaint":
 
 @dataclass(frozen=True)
 class Painted:
-    """Generated pictures of some samples: `[sample][generated image]`, and their tokens."""
+    """Generated pictures of some samples: `[sample][generated image]`, and their tokens where a system has such."""
 
     pictures: list[list[Picture]]
-    tokens: list[list[np.ndarray]]
+    tokens: list[list[np.ndarray | None]]
 
 
 def _sample_key(sample: dict[str, Any]) -> str:
@@ -70,6 +71,31 @@ def paint(model: ChatModel, mllm: Mllm, store: TokenStore, samples: list[dict[st
         tokens.append(list(said[start:end]))
         start = end
     return Painted(pictures, tokens)
+
+
+def painted_by(system: System, store: TokenStore, samples: list[dict[str, Any]]) -> Painted:
+    """Lets another system paint every picture of some conversations, the history given as it truly was.
+
+    An answer without a picture counts as a black one, which shows nobody.
+    """
+    made: list[list[Picture]] = []
+    for sample in samples:
+        said: list[str] = []
+        shown: list[Picture] = []
+        pictures = []
+        for turn in sample["turns"]:
+            for part in turn["content"]:
+                if part["type"] == "text":
+                    said += [part["text"]] if turn["role"] == USER else []
+                    continue
+                true = store.pictures[sample["rows"][part["image"]]]
+                if turn["role"] != USER:
+                    seed = crc32(sample["id"].encode())
+                    picture = system.generate("\n".join(said), shown, seed=seed)
+                    pictures.append(np.zeros_like(true) if picture is None else picture)
+                shown = [*shown, true]
+        made.append(pictures)
+    return Painted(made, [[None] * len(pictures) for pictures in made])
 
 
 def descriptions(store: TokenStore) -> dict[tuple[str, str], str]:
@@ -139,16 +165,19 @@ def round_items(
                     person_id=person,
                     description=said.get((person, sample["clip_id"]), ""),
                     generated_tokens=tokens[number],
-                    asked_tokens=_pooled(store, asked, len(tokens[number])),
-                    other_tokens=_pooled(store, other, len(tokens[number])),
+                    asked_tokens=_beside(tokens[number], store, asked),
+                    other_tokens=_beside(tokens[number], store, other),
                 )
             )
     return closeups, firsts
 
 
-def _pooled(store: TokenStore, row: int, wanted: int) -> np.ndarray:
+def _beside(made: np.ndarray | None, store: TokenStore, row: int) -> np.ndarray | None:
+    """Returns the tokens of a true picture, as many as were predicted."""
+    if made is None:
+        return None
     tokens = torch.from_numpy(store.tokens[row].astype(np.float32))[None]
-    return fit_tokens(tokens, wanted)[0].numpy()
+    return fit_tokens(tokens, len(made))[0].numpy()
 
 
 def with_other_pictures(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -160,12 +189,15 @@ def with_other_pictures(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def prompted_items(
-    model: ChatModel, store: TokenStore, samples: list[dict[str, Any]], config: EvaluateConfig
+    paint: Callable[[list[dict[str, Any]]], Painted],
+    store: TokenStore,
+    samples: list[dict[str, Any]],
+    config: EvaluateConfig,
 ) -> list[PromptedItem]:
     """Paints the people of some samples with each group of prompts, one prompt of a group for each person in turn.
 
     Args:
-        model: The model as it serves.
+        paint: Paints samples.
         store: Pictures of the samples.
         samples: Samples of the set `pair`.
         config: Whose words to take.
@@ -176,7 +208,7 @@ def prompted_items(
         for group, prompts in groups.items()
         for index, sample in enumerate(samples)
     ]
-    painted = paint(model, model.mllm, store, [_with_caption(sample, prompt) for _, prompt, sample in asked])
+    painted = paint([_with_caption(sample, prompt) for _, prompt, sample in asked])
     return [
         PromptedItem(
             item_id=f"{group}-{sample['id']}",

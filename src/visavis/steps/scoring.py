@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from visavis.errors import VisavisError
 from visavis.files import read_json
-from visavis.steps import items
 from visavis.steps.framework import StepJob
 from visavis.steps.study_pictures import STUDY, write_study_pictures
 
 if TYPE_CHECKING:
     from visavis.chat.model import ChatModel
     from visavis.data.published.tokens import TokenStore
-    from visavis.evaluation.items import ReconstructionItem, RoundItem, SingleRoundItem
+    from visavis.evaluation.items import (
+        FirstRoundItem,
+        PromptedItem,
+        ReconstructionItem,
+        RetentionItem,
+        RoundItem,
+        SingleRoundItem,
+    )
     from visavis.evaluation.scorecard import Scorecard
+    from visavis.evaluation.systems import System
     from visavis.models.detokenizer import Detokenizer
     from visavis.registry.versions import Version
+    from visavis.steps.items import Judged, Painted
 
 SECTION = (
     "pack",
@@ -58,7 +66,7 @@ def score(
     job: StepJob,
     model: ChatModel,
     store: TokenStore,
-    detokenizers: Mapping[items.Judged, Detokenizer],
+    detokenizers: Mapping[Judged, Detokenizer],
     about: Mapping[str, object],
 ) -> Scored:
     """Generates and scores what the recipe's section `evaluate` asks for.
@@ -70,34 +78,89 @@ def score(
         detokenizers: Those whose reconstructions are scored; see `ReconstructionItem`.
         about: Facts on the model for the scorecard.
     """
-    from visavis.evaluation.evaluate import evaluate
-    from visavis.packs.loaders import load_clip, load_faces
+    from visavis.steps import items
 
     config, steps = job.recipe.evaluate, job.recipe.detokenizer.sample_steps
+    made = _generated(job, store, lambda samples: items.paint(model, model.mllm, store, samples))
+    write_study_pictures(made.alone[: config.study_pictures], job.work / STUDY)
+    lasting = items.retention_items(model, store, made.chats[: config.max_retention], config)
+    job.progress(3, 6, "reconstructing")
+    rebuilt = items.reconstruction_items(store, detokenizers, model.autoencoder, steps, config)
+    job.progress(4, 6, "scoring")
+    return _scored(job, made, about, lasting, rebuilt)
+
+
+def score_system(job: StepJob, system: System, store: TokenStore, about: Mapping[str, object]) -> Scored:
+    """Scores another system on the same items; what it cannot do is left out of its scorecard.
+
+    Args:
+        job: The step, for its recipe, pack and progress.
+        system: What paints.
+        store: Pictures of the test split.
+        about: Facts on the system for the scorecard.
+    """
+    from visavis.steps.items import painted_by
+
+    made = _generated(job, store, lambda samples: painted_by(system, store, samples))
+    job.progress(4, 6, "scoring")
+    return _scored(job, made, about, [], [])
+
+
+@dataclass(frozen=True)
+class _Generated:
+    """What every system generates, and from which samples."""
+
+    singles: list[dict[str, Any]]
+    chats: list[dict[str, Any]]
+    alone: list[SingleRoundItem]
+    closeups: list[RoundItem]
+    firsts: list[FirstRoundItem]
+    replaced: list[RoundItem]
+    prompted: list[PromptedItem]
+
+
+def _generated(
+    job: StepJob, store: TokenStore, paint: Callable[[list[dict[str, Any]]], Painted]
+) -> _Generated:
+    from visavis.steps import items
+
+    config = job.recipe.evaluate
     singles = items.chosen(store, "pair", config.max_single_round, config.seed)
     chats = items.chosen(store, "rounds", config.max_rounds // 2, config.seed)
     ablated = items.with_other_pictures(chats[: config.max_ablation // 2])
     job.progress(1, 6, "generating")
-    closeups, firsts = items.round_items(store, chats, items.paint(model, model.mllm, store, chats))
+    closeups, firsts = items.round_items(store, chats, paint(chats))
     job.progress(2, 6, "generating")
-    alone = items.single_round_items(store, singles, items.paint(model, model.mllm, store, singles))
-    write_study_pictures(alone[: config.study_pictures], job.work / STUDY)
-    replaced, _ = items.round_items(store, ablated, items.paint(model, model.mllm, store, ablated))
-    job.progress(3, 6, "reconstructing")
-    rebuilt = items.reconstruction_items(store, detokenizers, model.autoencoder, steps, config)
-    job.progress(4, 6, "scoring")
+    alone = items.single_round_items(store, singles, paint(singles))
+    replaced, _ = items.round_items(store, ablated, paint(ablated))
+    prompted = items.prompted_items(paint, store, singles[: config.max_prompted], config)
+    return _Generated(singles, chats, alone, closeups, firsts, replaced, prompted)
+
+
+def _scored(
+    job: StepJob,
+    made: _Generated,
+    about: Mapping[str, object],
+    lasting: list[RetentionItem],
+    rebuilt: list[ReconstructionItem],
+) -> Scored:
+    from visavis.evaluation.evaluate import evaluate
+    from visavis.packs.loaders import load_clip, load_faces
+
     scorecard = evaluate(
-        single_round=alone,
-        rounds=closeups,
-        ablation=replaced,
+        single_round=made.alone,
+        rounds=made.closeups,
+        ablation=made.replaced,
         reconstruction=rebuilt,
-        first_rounds=firsts,
+        first_rounds=made.firsts,
+        retention=lasting,
+        prompted=made.prompted,
         faces=load_faces(job.pack),
         clip=load_clip(job.pack),
-        config=config,
+        config=job.recipe.evaluate,
         about=about,
     )
-    return Scored(scorecard, singles, chats, alone, closeups, rebuilt)
+    return Scored(scorecard, made.singles, made.chats, made.alone, made.closeups, rebuilt)
 
 
 def champion_of(tracking_uri: str, recipe: str) -> Version | None:
@@ -136,5 +199,5 @@ def score_version(job: StepJob, version: Version) -> Scored:
     model = ChatModel.from_pretrained(folder)
     assert model.detokenizer is not None
     about = {"version": version.uri, "pack": pack, "rounds": "history given"}
-    painters: dict[items.Judged, Detokenizer] = {"after": model.detokenizer, "served": model.detokenizer}
+    painters: dict[Judged, Detokenizer] = {"after": model.detokenizer, "served": model.detokenizer}
     return score(job, model, TokenStore.open(job.folder("tokens")), painters, about)

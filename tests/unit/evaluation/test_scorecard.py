@@ -119,6 +119,14 @@ def test_retention_and_groups_stand_in_their_order_with_their_words(scorecard: S
         assert "to the first close-up, round 3" in text
 
 
+def test_trackers_get_a_curve_of_what_is_measured_by_round(scorecard: Scorecard) -> None:
+    curves = scorecard.curves()
+    assert sorted(curves) == list(range(2, 9))
+    assert curves[3]["retention.by_round"] == scorecard.get("retention.round_3")
+    assert curves[3]["rounds.slices.by_round"] == scorecard.get("rounds.slices.round_3")
+    assert "retention.to_first_close_up.by_round" not in curves[2]
+
+
 def test_parts_that_were_not_measured_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

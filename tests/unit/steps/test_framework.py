@@ -19,6 +19,8 @@ from visavis.errors import VisavisError
 from visavis.files import read_json
 from visavis.steps.framework import Manifest, RunContext, StepJob, StepResult, read_timings, run_step
 
+ROOT = Path(__file__).parents[3]
+STEPS, COMPONENTS = ROOT / "src" / "visavis" / "steps", ROOT / "components"
 RECIPE = json.dumps({"seed": 1, "curate": {"limit": 4}, "chat": {"port": 1}})
 
 
@@ -222,3 +224,16 @@ def test_a_step_may_refuse_to_be_reused(context: str, tmp_path: Path) -> None:
     for _ in range(2):
         run_step("curate", four_items, RECIPE, context, {}, tmp_path / "c.json", ("seed",), reuse=False)
         assert status(tmp_path) == "ran"
+
+
+def test_a_step_that_is_reused_loads_no_heavy_library() -> None:
+    """Each step is a process: what its module imports is paid for even if there is nothing to do."""
+    names = sorted(path.stem for path in STEPS.glob("*.py") if (COMPONENTS / path.stem).is_dir())
+    assert len(names) > 15
+    heavy = ("torch", "transformers", "diffusers", "mlflow", "numpy", "scipy", "pandas", "cv2")
+    code = (
+        f"import importlib, sys\nfor name in {names}: importlib.import_module(f'visavis.steps.{{name}}')\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

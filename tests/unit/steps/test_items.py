@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -91,14 +91,13 @@ def test_a_long_chat_asks_for_one_person_in_other_words_each_round(monkeypatch: 
     assert items.retention_items(cast(Any, None), store(), [], config) == []
 
 
-def test_people_are_painted_with_a_prompt_of_each_group_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_people_are_painted_with_a_prompt_of_each_group_in_turn() -> None:
     asked: list[dict[str, Any]] = []
 
-    def fake_paint(model: Any, mllm: Any, store: TokenStore, samples: list[dict[str, Any]]) -> Painted:
+    def paint(samples: list[dict[str, Any]]) -> Painted:
         asked.extend(samples)
         return Painted([[np.full((8, 8, 3), place, np.uint8)] for place in range(len(samples))], [])
 
-    monkeypatch.setattr(items, "paint", fake_paint)
     turns = [user("Paint: a person, in a room!", 0), assistant("Done: a person, in a room", 1)]
     samples = [
         {
@@ -110,8 +109,7 @@ def test_people_are_painted_with_a_prompt_of_each_group_in_turn(monkeypatch: pyt
         }
         for n in range(2)
     ]
-    model = SimpleNamespace(mllm=None)
-    made = items.prompted_items(cast(Any, model), store(), samples, EvaluateConfig())
+    made = items.prompted_items(paint, store(), samples, EvaluateConfig())
     groups = load_prompts("storybook").groups
     assert [(item.group, item.person_id) for item in made] == [(g, f"p{n}") for g in groups for n in range(2)]
     assert [item.prompt for item in made] == [groups[g][n] for g in groups for n in range(2)]
@@ -121,6 +119,34 @@ def test_people_are_painted_with_a_prompt_of_each_group_in_turn(monkeypatch: pyt
         assert sample["turns"][0]["content"][1] == turns[0]["content"][1]
         assert sample["turns"][1] == turns[1]
     assert len({item.item_id for item in made}) == 6
+
+
+def test_another_system_is_told_all_that_was_said_and_shown_all_that_was_true() -> None:
+    asked: list[tuple[str, list[int]]] = []
+
+    class Other:
+        def generate(self, prompt: str, images: Sequence[np.ndarray], seed: int = 0) -> np.ndarray | None:
+            asked.append((prompt, [int(image[0, 0, 0]) for image in images]))
+            return None if "Bob" in prompt else np.full((4, 4, 3), 9, np.uint8)
+
+    pictures = np.stack([np.full((8, 8, 3), 10 * (row + 1), np.uint8) for row in range(3)])
+    shown = TokenStore(np.zeros((3, 64, 4), np.float16), np.zeros((3, 1, 2, 2), np.float16), pictures, [])
+    turns = [
+        *(user("two friends"), assistant("Done.", 0)),
+        *(user("a close-up of Ann"), assistant("Here.", 1), user("a close-up of Bob"), assistant("Here.", 2)),
+    ]
+    talk = {**chat("a", ["ann", "bob"], [0, 1, 2]), "turns": turns}
+    painted = items.painted_by(Other(), shown, [talk])
+    assert asked == [
+        ("two friends", []),
+        ("two friends\na close-up of Ann", [10]),
+        ("two friends\na close-up of Ann\na close-up of Bob", [10, 20]),
+    ]
+    assert [int(picture[0, 0, 0]) for picture in painted.pictures[0]] == [9, 9, 0]
+    closeups, firsts = round_items(shown, [talk], painted)
+    assert closeups[0].generated_tokens is closeups[0].asked_tokens is None
+    assert closeups[1].generated.shape == (8, 8, 3) and not closeups[1].generated.any()
+    assert firsts[0].generated[0, 0, 0] == 9
 
 
 def test_items_bring_what_the_data_set_says_of_their_person_in_this_clip() -> None:
