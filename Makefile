@@ -33,7 +33,7 @@ chat: setup ## Open the chat page on the demo's champion or challenger (ARGS='--
 	$(BIN)/visavis serve --browser $(ARGS)
 
 test: setup ## Run every test (ARGS='-m "not slow"' for the quick ones)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: setup ## Lint, formatting, types, import floors, spelling
 	$(BIN)/ruff check .
