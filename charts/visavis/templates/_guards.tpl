@@ -6,6 +6,13 @@
 {{- include "visavis.guardMlflow" . -}}
 {{- include "visavis.guardAccounts" . -}}
 {{- include "visavis.guardServing" . -}}
+{{- range $field := list "training" "serving" -}}
+{{- range $name, $_ := (index $.Values $field).env -}}
+{{- if regexMatch "(?i)(secret|passw|token|api_?key|access_?key|private_?key|credential)" $name -}}
+{{- fail (printf "%s.env.%s sounds like a secret, and values are stored in the release; fix: put it into a Secret and name that in mlflow.secretName or objectStore.secretName" $field $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.queue.enabled (not .Values.queue.clusterQueue) -}}
 {{- fail "queue.enabled needs queue.clusterQueue; fix: name the ClusterQueue that an administrator made" -}}
 {{- end -}}

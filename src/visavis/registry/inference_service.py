@@ -29,6 +29,14 @@ CONTAINER = "kserve-container"
 FIELD_MANAGER = "visavis"
 _READABLE = ("s3://", "gs://", "https://", "pvc://", "oci://", "hf://")
 _DNS = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+# What Kubernetes' restricted Pod Security asks for, in the fields of a container: Knative takes no others.
+_LOCKED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 
 
 def _image() -> str:
@@ -144,9 +152,17 @@ def _predictor(version: Version, place: str, config: ServingConfig) -> dict[str,
         "args": [f"--model_name={config.name}", f"--model_version={version.version}"],
         "env": [{"name": name, "value": value} for name, value in environment.items() if value],
         "resources": {kind: dict(amounts) for kind, amounts in config.resources.items()},
+        "securityContext": _LOCKED,
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     }
     account = {"serviceAccountName": config.service_account} if config.service_account else {}
-    return {"minReplicas": config.min_replicas, **account, "containers": [container]}
+    return {
+        "minReplicas": config.min_replicas,
+        **account,
+        "automountServiceAccountToken": False,  # the predictor never asks the API server
+        "containers": [container],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+    }
 
 
 def manifest_of(state: State, config: ServingConfig, *, tracking_uri: str) -> dict[str, Any]:
