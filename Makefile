@@ -9,10 +9,10 @@ STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat test check format bench pack ui lock clean
+.PHONY: help setup demo chat test chart-test check format bench pack ui lock clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  \033[36mmake %-7s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[36mmake %-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements.lock pyproject.toml tools/install.py
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' || \
@@ -34,6 +34,9 @@ chat: setup ## Open the chat page on the demo's champion or challenger (ARGS='--
 
 test: setup ## Run every test (ARGS='-m "not slow"' for the quick ones)
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+chart-test: setup ## Render the Helm chart over a matrix of values, and check all that comes out
+	$(BIN)/pytest tests/charts $(ARGS)
 
 check: setup ## Lint, formatting, types, import floors, spelling
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What the chart renders, over a matrix of values: valid for every Kubernetes it claims, and fit for a strict namespace."""
+"""What the chart renders, over a matrix of values: valid for every Kubernetes, and fit for a strict namespace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two teams share a cluster: nothing of theirs meets, nobody may do more than he must, and no secret is in a manifest."""
+"""Two teams share a cluster: nothing of theirs meets, nobody may do more than needed, no secret is in a manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values: all described, all in the schema; what is unknown, hostile or contradictory is refused with the field's name."""
+"""Values: all in the schema; what is unknown, hostile or contradictory is refused with the field's name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def objects(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[
         yield path, schema
     for name, inner in schema.get("properties", {}).items():
         yield from objects(inner, f"{path}.{name}".lstrip("."))
-    for inner in (schema.get("items", {}), *schema.get("patternProperties", {}).values()):
+    several = [schema["items"]] if "items" in schema else []
+    for inner in (*several, *schema.get("patternProperties", {}).values()):
         yield from objects(inner, f"{path}[]")
 
 
