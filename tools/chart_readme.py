@@ -23,7 +23,7 @@ empty cluster to an installed chart.
 
 | it makes | for |
 |---|---|
-| TrainingRuntime `<release>-torch` | training jobs (Kubeflow Trainer): torchrun and DeepSpeed, `/dev/shm`, NCCL, restart of all nodes from the last checkpoint |
+| TrainingRuntime `<release>-train` | training jobs (Kubeflow Trainer): torchrun and DeepSpeed, `/dev/shm`, NCCL |
 | ServiceAccounts `<release>-pipeline`, `-training`, `-serving` | the steps of a pipeline, training jobs, the service; the last two have no rights and no token |
 | Role `<release>-pipeline` | make, watch and delete TrainJobs; read pods, logs and events; apply an InferenceService; what KFP's executor reports |
 | NetworkPolicies | deny all; then DNS, MLflow, the object store, the nodes of a job among each other, and whoever may ask the service |
@@ -40,7 +40,7 @@ that exclude each other fail with the field and the fix. `environments/` has val
 adds its addresses, digests and queue:
 
 ```console
-helm upgrade --install faces charts/visavis --namespace team -f charts/visavis/environments/prod.yaml -f site.yaml
+helm upgrade --install visavis charts/visavis --namespace team -f charts/visavis/environments/prod.yaml -f site.yaml
 ```
 
 `tools/chart_readme.py` writes this page; `make chart-test` renders the chart over a matrix of values and checks it.

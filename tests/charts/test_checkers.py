@@ -93,7 +93,7 @@ BAD_RESOURCES: dict[str, tuple[str, Change]] = {
     "service, unknown": ("InferenceService", lambda spec: spec["predictor"].update(canary=1)),
     "service, unknown in its container": (
         "InferenceService",
-        lambda spec: spec["predictor"]["containers"][0].update(enviroment=[]),
+        lambda spec: spec["predictor"]["containers"][0].update(environments=[]),
     ),
     "service, wrong type": ("InferenceService", lambda spec: spec["predictor"].update(minReplicas="1")),
     "queue, unknown": ("LocalQueue", lambda spec: spec.update(queue="gpus")),

@@ -191,8 +191,8 @@ def test_the_pipeline_s_account_is_tried_against_the_api_server(
     secured(listening, tmp_path)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(listening.server_port))
-    monkeypatch.setenv("VISAVIS_RUNTIME", "faces-torch")
-    runtime = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/team/trainingruntimes/faces-torch"
+    monkeypatch.setenv("VISAVIS_RUNTIME", "faces-train")
+    runtime = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/team/trainingruntimes/faces-train"
     review = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
     with pytest.raises(SystemExit, match="install Kubeflow Trainer"):
         checks.cluster()

@@ -53,7 +53,7 @@ def test_the_site_of_the_page_installs_in_every_environment(name: str, mode: str
     )
     site = merged(environment(name), yaml.safe_load(block), {"serving": {"mode": mode}})
     objects = render(site)
-    assert one(objects, "TrainingRuntime", "faces-torch") and one(objects, "ServiceAccount", "faces-pipeline")
+    assert one(objects, "TrainingRuntime", "faces-train") and one(objects, "ServiceAccount", "faces-pipeline")
     tests = {item["metadata"]["name"] for item in objects if item["kind"] == "Pod"}
     served = {"faces-test-serving"} if mode == "deployment" else set()
     assert tests == {"faces-test-mlflow", "faces-test-object-store", "faces-test-cluster", *served}

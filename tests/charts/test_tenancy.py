@@ -67,7 +67,7 @@ def test_releases_of_one_name_in_two_namespaces_never_meet(values: dict[str, Any
 
 @variants
 def test_releases_in_one_namespace_never_meet(values: dict[str, Any]) -> None:
-    names = ["a", "a-torch", "a-serving", "a-serving-env", "a-test", "faces", "visavis", "faces-visavis"]
+    names = ["a", "a-train", "a-serving", "a-serving-env", "a-test", "faces", "visavis", "faces-visavis"]
     found = {name: keys(render(values, name, "red")) for name in names}
     for one_name, other in itertools.combinations(names, 2):
         assert not found[one_name] & found[other], (one_name, other)
@@ -111,6 +111,11 @@ def test_the_pipeline_may_do_what_it_must_and_no_more() -> None:
         "argoproj.io/workflowtaskresults": {"create", "patch"},
         "/configmaps:kfp-launcher": {"get"},
     }
+
+
+def test_further_secrets_are_read_by_name_only() -> None:
+    may = rights(render({"rbac": {"secretNames": ["visavis-webhook"]}}), "faces-pipeline")
+    assert may["/secrets:visavis-webhook"] == {"get"} and "/secrets" not in may
 
 
 def test_training_and_serving_may_do_nothing_and_hold_no_token() -> None:

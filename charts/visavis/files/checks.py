@@ -92,8 +92,19 @@ def cluster() -> str:
     header, ca = f"Bearer {token}", str(ACCOUNT / "ca.crt")
     runtimes = f"{server}/apis/trainer.kubeflow.org/v1alpha1/namespaces/{namespace}/trainingruntimes"
     runtime = os.environ["VISAVIS_RUNTIME"]
-    ask(f"{runtimes}/{runtime}", "install Kubeflow Trainer 2.2 or newer; look at rbac.create", None, header, ca)
-    what = {"namespace": namespace, "verb": "create", "group": "trainer.kubeflow.org", "resource": "trainjobs"}
+    ask(
+        f"{runtimes}/{runtime}",
+        "install Kubeflow Trainer 2.2 or newer; look at rbac.create",
+        None,
+        header,
+        ca,
+    )
+    what = {
+        "namespace": namespace,
+        "verb": "create",
+        "group": "trainer.kubeflow.org",
+        "resource": "trainjobs",
+    }
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",

@@ -3,6 +3,13 @@
 {{- if not (regexMatch "^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$" .Release.Name) -}}
 {{- fail (printf "the release name %q cannot name all objects; fix: at most 40 letters, digits and '-', a letter first" .Release.Name) -}}
 {{- end -}}
+{{- $addresses := dict "mlflow.trackingUri" .Values.mlflow.trackingUri "objectStore.endpointUrl" .Values.objectStore.endpointUrl "serving.tracesUrl" .Values.serving.tracesUrl "kfpLauncher.pipelineRoot" .Values.kfpLauncher.pipelineRoot -}}
+{{- range $field, $address := $addresses -}}
+{{- if and $address (not (regexMatch "^[a-z0-9]+://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$" $address)) -}}
+{{- /* The address is not repeated: it may hold a password. */ -}}
+{{- fail (printf "%s is no plain address; fix: write scheme://host[:port][/path] without user, password or query; credentials come from a Secret" $field) -}}
+{{- end -}}
+{{- end -}}
 {{- include "visavis.guardMlflow" . -}}
 {{- include "visavis.guardAccounts" . -}}
 {{- include "visavis.guardServing" . -}}

@@ -44,7 +44,7 @@ does not say them. An address that the rule cannot reach is a mistake that would
 {{- $namespaces = list (index (splitList "." $host) 1) -}}
 {{- end -}}
 {{- if not (or $namespaces $rule.cidrs) -}}
-{{- fail (printf "networkPolicy.%s lets nobody reach %s; fix: name its namespaces or cidrs there, or set networkPolicy.enabled to false" $field (index . 1)) -}}
+{{- fail (printf "networkPolicy.%s lets nobody reach %s; fix: name its namespaces or cidrs there, or set networkPolicy.enabled to false" $field $url.host) -}}
 {{- end -}}
 {{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (eq $url.scheme "https" | ternary "443" "80") -}}
 {{ include "visavis.egressRule" (dict "namespaces" $namespaces "cidrs" $rule.cidrs "ports" ($rule.ports | default (list $port))) }}

@@ -149,6 +149,7 @@ def _predictor(version: Version, place: str, config: ServingConfig) -> dict[str,
     container = {
         "name": CONTAINER,
         "image": config.image,
+        "command": ["python", "-m", "visavis.serving.kserve_predictor"],
         "args": [f"--model_name={config.name}", f"--model_version={version.version}"],
         "env": [{"name": name, "value": value} for name, value in environment.items() if value],
         "resources": {kind: dict(amounts) for kind, amounts in config.resources.items()},
