@@ -51,6 +51,13 @@ def test_help_teaches_by_examples() -> None:
     for verb in (
         "run",
         "compile",
+        "submit",
+        "submit-if-changed",
+        "schedule",
+        "status",
+        "logs",
+        "retry",
+        "cancel",
         "ui",
         "doctor",
         "chat",
@@ -212,7 +219,7 @@ def test_render_then_render_again(tmp_path: Path) -> None:
 def test_storage_troubles_are_explained(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, words: str
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(number, "Permission denied" if number == errno.EACCES else "No space", "/data/x")
 
     monkeypatch.setattr("visavis.launch.kfp_client.compile_pipeline", full)
@@ -220,7 +227,7 @@ def test_storage_troubles_are_explained(
 
 
 def test_ctrl_c_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("visavis.launch.kfp_client.compile_pipeline", stop)

@@ -12,6 +12,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from visavis import __version__
+from visavis.cli.cluster import (
+    cancel,
+    compile_,
+    logs,
+    retry,
+    schedule_app,
+    status,
+    submit,
+    submit_if_changed,
+)
 from visavis.cli.curate import curate
 from visavis.cli.data import app as data_app
 from visavis.cli.errors import FriendlyGroup
@@ -62,6 +72,14 @@ app.command()(lineage)
 app.command()(monitor)
 app.command()(serve)
 app.command()(key)
+app.command("compile")(compile_)
+app.command()(submit)
+app.command()(submit_if_changed)
+app.add_typer(schedule_app, name="schedule")
+app.command()(status)
+app.command()(logs)
+app.command()(retry)
+app.command()(cancel)
 
 Overrides = Annotated[
     list[str] | None,
@@ -148,20 +166,6 @@ def run(
         show_claims(result.run_dir, page, console)
 
 
-@app.command("compile")
-def compile_(
-    name: Annotated[str, typer.Argument(help="Pipeline of the folder `pipelines/`.")] = "train",
-    output: Annotated[Path, typer.Option("--output", "-o", help="YAML file to write.")] = Path("train.yaml"),
-) -> None:
-    """Compile a pipeline into the YAML that Kubeflow Pipelines takes.
-
-    Example: `visavis compile train -o train.yaml`
-    """
-    from visavis.launch.kfp_client import compile_pipeline
-
-    console.print(f"wrote {compile_pipeline(name, output)}", soft_wrap=True)
-
-
 @app.command()
 def chat(
     model: Annotated[
@@ -207,16 +211,30 @@ def doctor(
     pack: Annotated[str, typer.Option(help="Pack to verify: a bundled one or a folder.")] = "storybook",
     port: Annotated[int, typer.Option(help="Port that `visavis ui` is to use.")] = 5000,
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Look at the cluster instead: versions, kinds, rights, settings.")
+    ] = False,
+    cluster_file: Annotated[
+        Path | None, typer.Option(help="Where runs go, for --cluster; by default `visavis.yaml`.")
+    ] = None,
 ) -> None:
     """Look at this machine: Python, memory, disk, port, libraries, GPU, the hashes of the pack.
 
-    Exits with 1 if something is missing that a run needs.
+    With `--cluster`, at what a cluster offers against what this release needs: Kubeflow Pipelines, MLflow, Trainer,
+    KServe, Kueue. Exits with 1 if something is missing that a run needs.
     """
-    from visavis.cli.doctor import examine
+    if cluster or cluster_file:
+        from visavis.launch.cluster.examine import examine_cluster
+        from visavis.launch.cluster.target import read_target
 
+        findings = examine_cluster(read_target(cluster_file))
+    else:
+        from visavis.cli.doctor import examine
+
+        findings = examine(pack, port, runs)
     colours = {"ok": "green", "warning": "yellow", "missing": "red"}
     missing = 0
-    for finding in examine(pack, port, runs):
+    for finding in findings:
         colour = colours[finding.verdict]
         line = f"[{colour}]{finding.verdict:>8}[/]  {finding.subject:<17} {escape(finding.found)}"
         console.print(line, soft_wrap=True)

@@ -10,11 +10,10 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from visavis.errors import VisavisError
+from visavis.launch.finding import Finding
 
 _GIB = 1024**3
 _DISK_GIB = 3.0
@@ -34,26 +33,6 @@ _LIBRARIES = {
     "mlflow": "tracking",
     "kfp": "pipelines",
 }
-
-Verdict = Literal["ok", "warning", "missing"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing the doctor looked at.
-
-    Attributes:
-        subject: What was looked at.
-        verdict: `ok`, `warning` (a run works, but worse) or `missing` (a run stops).
-        found: What is there.
-        fix: What to do; empty when all is well.
-    """
-
-    subject: str
-    verdict: Verdict
-    found: str
-    fix: str = ""
-
 
 def examine(pack: str, port: int, folder: Path) -> Iterator[Finding]:
     """Looks at everything a run on this machine needs, one finding at a time.

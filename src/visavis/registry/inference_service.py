@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from visavis.errors import VisavisError
 from visavis.files import write_atomic
+from visavis.kube import cluster_api
 from visavis.registry.change import State
 from visavis.registry.promotion import canary_share
 from visavis.registry.versions import CANARY, CHAMPION, Version, find, location
@@ -210,21 +211,11 @@ def apply_manifest(manifest: Mapping[str, Any], context: str | None = None) -> N
         VisavisError: If there is no cluster to talk to, no KServe on it, or it refuses.
     """
     import urllib3
-    from kubernetes import client, config
+    from kubernetes import client
     from kubernetes.dynamic import DynamicClient
     from kubernetes.dynamic.exceptions import ResourceNotFoundError
 
-    try:
-        api = config.new_client_from_config(context=context)
-    except config.ConfigException:
-        try:
-            config.load_incluster_config()
-        except config.ConfigException as error:
-            raise VisavisError(
-                f"no cluster is configured: {error}",
-                fix="set KUBECONFIG, or write the manifest: --manifest FILE",
-            ) from error
-        api = client.ApiClient()
+    api = cluster_api(context, otherwise="write the manifest: --manifest FILE")
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
     try:
         resource = DynamicClient(api).resources.get(api_version=API, kind=KIND)

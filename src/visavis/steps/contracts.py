@@ -92,6 +92,7 @@ class RunContext(BaseModel):
         git_sha: Commit of the code.
         image: Container image with its digest; empty outside containers.
         recipe_hash: sha256 of the resolved recipe.
+        data_hash: Hash of the clips that the run was submitted for; empty if nobody asked.
         relayed: Whether the launcher of the run sends the calls of the steps to MLflow.
         system_metrics: Whether to record what a step uses of the machine.
     """
@@ -107,5 +108,6 @@ class RunContext(BaseModel):
     git_sha: str = ""
     image: str = ""
     recipe_hash: str = ""
+    data_hash: str = ""
     relayed: bool = False
     system_metrics: bool = True

@@ -1,0 +1,1 @@
+"""Runs on a cluster: submitted, scheduled, watched, repeated and ended through the API of Kubeflow Pipelines."""
