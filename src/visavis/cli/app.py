@@ -12,16 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from visavis import __version__
-from visavis.cli.cluster import (
-    cancel,
-    compile_,
-    logs,
-    retry,
-    schedule_app,
-    status,
-    submit,
-    submit_if_changed,
-)
+from visavis.cli.cluster import cancel, compile_, retry, submit, submit_if_changed
 from visavis.cli.curate import curate
 from visavis.cli.data import app as data_app
 from visavis.cli.errors import FriendlyGroup
@@ -30,9 +21,11 @@ from visavis.cli.forget import forget
 from visavis.cli.pack import app as pack_app
 from visavis.cli.registry import approve, canary_app, gate, lineage, models, promote, rollback
 from visavis.cli.scale import scale
+from visavis.cli.schedule import schedule_app
 from visavis.cli.serve import key, serve
 from visavis.cli.study import app as study_app
 from visavis.cli.train import train
+from visavis.cli.watching import logs, status
 
 console = Console(highlight=False)
 
@@ -212,7 +205,8 @@ def doctor(
     port: Annotated[int, typer.Option(help="Port that `visavis ui` is to use.")] = 5000,
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     cluster: Annotated[
-        bool, typer.Option("--cluster", help="Look at the cluster instead: versions, kinds, rights, settings.")
+        bool,
+        typer.Option("--cluster", help="Look at the cluster instead: versions, kinds, rights, settings."),
     ] = False,
     cluster_file: Annotated[
         Path | None, typer.Option(help="Where runs go, for --cluster; by default `visavis.yaml`.")

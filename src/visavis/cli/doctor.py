@@ -34,6 +34,7 @@ _LIBRARIES = {
     "kfp": "pipelines",
 }
 
+
 def examine(pack: str, port: int, folder: Path) -> Iterator[Finding]:
     """Looks at everything a run on this machine needs, one finding at a time.
 

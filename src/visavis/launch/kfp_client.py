@@ -56,7 +56,9 @@ class Compiled:
         return f"{self.name}-{sha256_bytes(self.text.encode())[:12]}"
 
 
-def compile_pipeline(name: str, images: Mapping[str, str] | None = None, *, allow_tags: bool = False) -> Compiled:
+def compile_pipeline(
+    name: str, images: Mapping[str, str] | None = None, *, allow_tags: bool = False
+) -> Compiled:
     """Compiles a pipeline for a cluster; the same code and images give the same text.
 
     Args:

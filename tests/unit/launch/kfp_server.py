@@ -1,8 +1,9 @@
 """What stands for Kubeflow Pipelines: a scripted server of its published API, in memory, on loopback.
 
-It speaks v2beta1 as `kfp_server_api`, which is generated from the published OpenAPI, reads and writes it: a request with a
-field that its model does not know is refused, as Kubeflow does, and an answer that its model does not read back whole fails
-the test. What it does with a run is told by the test; how it refuses follows `backend/src/apiserver` of 2.17.0.
+It speaks v2beta1 as `kfp_server_api`, which is generated from the published OpenAPI, reads and writes it: a request
+with a field that its model does not know is refused, as Kubeflow does, and an answer that its model does not read back
+whole fails the test. What it does with a run is told by the test; how it refuses follows `backend/src/apiserver` of
+2.17.0.
 """
 
 from __future__ import annotations
@@ -211,7 +212,9 @@ def _plain(value: Any) -> Any:
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
-    return _MICRO.sub("Z", value) if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\dT", value) else value
+    return (
+        _MICRO.sub("Z", value) if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\dT", value) else value
+    )
 
 
 def _page(query: dict[str, str], items: list[dict[str, Any]], name: str, model: str) -> dict[str, Any]:
@@ -253,7 +256,9 @@ def _list_pipelines(server: KfpServer, query: dict[str, str], _: Any) -> dict[st
 
 def _create_pipeline(server: KfpServer, _: Any, body: dict[str, Any]) -> dict[str, Any]:
     server._allowed(body["namespace"])
-    if body["name"] in [one["name"] for one in server.pipelines.values() if one["namespace"] == body["namespace"]]:
+    if body["name"] in [
+        one["name"] for one in server.pipelines.values() if one["namespace"] == body["namespace"]
+    ]:
         raise Refusal(409, f"The name {body['name']} already exist. Please specify a new name")
     made = {**read("V2beta1Pipeline", body), "pipeline_id": str(uuid.uuid4())}
     server.pipelines[made["pipeline_id"]] = made
@@ -275,7 +280,8 @@ def _get_version(server: KfpServer, _: Any, __: Any, ___: str, version: str) -> 
 
 def _upload_version(server: KfpServer, query: dict[str, str], documents: list[Any]) -> dict[str, Any]:
     pipeline = _held(server.pipelines, query["pipelineid"], "Pipeline")
-    if query["name"] in [one["name"] for one in server.versions.values()]:
+    mates = [one for one in server.versions.values() if one["pipeline_id"] == pipeline["pipeline_id"]]
+    if query["name"] in [one["name"] for one in mates]:
         raise Refusal(409, "Failed to create a pipeline version")
     spec, *platform = documents
     made = {
@@ -352,7 +358,9 @@ def _create_schedule(server: KfpServer, _: Any, body: dict[str, Any]) -> dict[st
     _check_inputs(server, body)
     cron = body["trigger"]["cron_schedule"]["cron"]
     if not cron.startswith("@") and len(cron.split()) not in (5, 6):
-        raise Refusal(400, "Schedule cron is not a supported format(https://godoc.org/github.com/robfig/cron)")
+        raise Refusal(
+            400, "Schedule cron is not a supported format(https://godoc.org/github.com/robfig/cron)"
+        )
     identity = str(uuid.uuid4())
     made = {
         **body,

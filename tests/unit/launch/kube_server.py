@@ -107,7 +107,7 @@ class KubeServer:
 
     def _answer(self, target: str) -> tuple[int, Any]:
         url = urlsplit(target)
-        path, query = url.path, parse_qs(url.query)
+        path, query = url.path.rstrip("/"), parse_qs(url.query)
         if self.refused and self.refused in path:
             return 403, {"kind": "Status", "code": 403, "reason": "Forbidden"}
         if path == "/version":

@@ -44,7 +44,15 @@ def test_the_text_does_not_depend_on_the_process(repository: Path, tmp_path: Pat
         environment = {**os.environ, "PYTHONHASHSEED": seed, "VISAVIS_TOOLS_IMAGE": IMAGES["tools"]}
         environment |= {"VISAVIS_TRAIN_IMAGE": IMAGES["train"], "PYTHONPATH": os.pathsep.join(sys.path)}
         out = tmp_path / f"{seed}.yaml"
-        command = [sys.executable, "-c", "from visavis.cli import main; main()", "compile", "train", "-o", str(out)]
+        command = [
+            sys.executable,
+            "-c",
+            "from visavis.cli import main; main()",
+            "compile",
+            "train",
+            "-o",
+            str(out),
+        ]
         subprocess.run(command, env=environment, check=True, capture_output=True)
         texts.append(out.read_text())
     assert texts[0] == texts[1] == compile_pipeline("train", IMAGES).text
@@ -52,7 +60,14 @@ def test_the_text_does_not_depend_on_the_process(repository: Path, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "image",
-    ["", "name", "name:latest", f"name@sha256:{'a' * 63}", f"name@sha256:{'A' * 64}", f"na me@sha256:{'a' * 64}"],
+    [
+        "",
+        "name",
+        "name:latest",
+        f"name@sha256:{'a' * 63}",
+        f"name@sha256:{'A' * 64}",
+        f"na me@sha256:{'a' * 64}",
+    ],
 )
 def test_only_a_digest_is_a_digest(image: str) -> None:
     assert not has_digest(image)
@@ -60,7 +75,9 @@ def test_only_a_digest_is_a_digest(image: str) -> None:
 
 
 def test_a_tag_is_refused_unless_it_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(VisavisError, match=r"visavis-tools:0\.1\.0 of pipeline train has no digest") as caught:
+    with pytest.raises(
+        VisavisError, match=r"visavis-tools:0\.1\.0 of pipeline train has no digest"
+    ) as caught:
         compile_pipeline("train", {"train": IMAGES["train"]})
     assert "VISAVIS_TOOLS_IMAGE" in caught.value.fix and "--allow-tags" in caught.value.fix
     refused = CliRunner().invoke(app, ["compile", "train"])
@@ -82,5 +99,5 @@ def test_manifests_hold_the_same_pipeline_under_the_names_that_submit_looks_for(
 
 
 def test_an_unknown_pipeline_is_named() -> None:
-    with pytest.raises(VisavisError, match="'trian'"):
-        compile_pipeline("trian", IMAGES)
+    with pytest.raises(VisavisError, match="'trains'"):
+        compile_pipeline("trains", IMAGES)

@@ -15,7 +15,7 @@ _FAILED = frozenset({"FAILED", "CANCELED", "CANCELING", "SKIPPED"})
 
 
 def data_hash(recipe: Recipe) -> str:
-    """Returns a hash of the clips and pictures of a recipe: their names, and the tags that the bucket gives their bytes.
+    """Returns a hash of a recipe's clips and pictures: their names, and the tags that the bucket gives their bytes.
 
     Raises:
         VisavisError: If the clips lie on this machine, there are none, or the bucket does not answer.
@@ -33,7 +33,7 @@ def data_hash(recipe: Recipe) -> str:
 
 
 def earlier(kubeflow: Kubeflow, recipe: Recipe, pipeline_name: str, data: str) -> Any | None:
-    """Returns the newest run of the same pipeline and recipe on the same clips that did not fail; None if there is none.
+    """Returns the newest run of the same pipeline and recipe on the same clips that did not fail, or None.
 
     Args:
         kubeflow: Where.

@@ -131,7 +131,9 @@ def _settings(target: Target) -> Iterator[Finding]:
         if has_digest(image):
             yield Finding(subject, "ok", image)
         elif target.images.allow_tags:
-            yield Finding(subject, "warning", f"{image or 'the published tag'}", f"name images.{kind} by digest")
+            yield Finding(
+                subject, "warning", f"{image or 'the published tag'}", f"name images.{kind} by digest"
+            )
         else:
             found = f"{image or 'not set'}: a digest is needed"
             yield Finding(subject, "missing", found, f"set images.{kind} to name@sha256:...")
@@ -159,7 +161,9 @@ def _pipelines(target: Target) -> Iterator[Finding]:
     else:
         yield Finding(subject, "ok", f"{tag}, {'multi' if health['multi_user'] else 'single'}-user")
     experiment = kubeflow.experiment_id
-    yield Finding("KFP namespace", "ok", f"{target.namespace}: experiment {target.kfp.experiment} ({experiment})")
+    yield Finding(
+        "KFP namespace", "ok", f"{target.namespace}: experiment {target.kfp.experiment} ({experiment})"
+    )
 
 
 def _mlflow(target: Target) -> Finding:
@@ -212,13 +216,17 @@ def _kind(api: Any, kind: _Kind) -> Finding:
         if refused.status == 404:
             return Finding(kind.title, kind.absent, f"no {kind.crd} (for: {kind.needed_for})", kind.fix)
         found = f"{kind.crd} is not readable for this account ({refused.status})"
-        return Finding(kind.title, "warning", found, "let somebody look who may read CustomResourceDefinitions")
+        return Finding(
+            kind.title, "warning", found, "let somebody look who may read CustomResourceDefinitions"
+        )
     served = {version.name: version for version in definition.spec.versions if version.served}
     if kind.version not in served:
         found = f"serves {', '.join(served)}, not {kind.version} (for: {kind.needed_for})"
         return Finding(kind.title, "missing", found, kind.fix)
     if kind.field and kind.field not in _fields(served[kind.version]):
-        return Finding(kind.title, "missing", f"its spec has no {kind.field} (for: {kind.needed_for})", kind.fix)
+        return Finding(
+            kind.title, "missing", f"its spec has no {kind.field} (for: {kind.needed_for})", kind.fix
+        )
     return Finding(kind.title, "ok", f"{kind.crd} {kind.version}")
 
 
@@ -253,7 +261,9 @@ def _logs(api: Any, namespace: str) -> Finding:
     try:
         answer = _asked("rights", api.create_self_subject_access_review, body=review)
     except _Refused as refused:
-        return Finding("logs", "warning", f"rights cannot be asked for ({refused.status})", "try `visavis logs`")
+        return Finding(
+            "logs", "warning", f"rights cannot be asked for ({refused.status})", "try `visavis logs`"
+        )
     if answer.status.allowed:
         return Finding("logs", "ok", f"pods/log of namespace {namespace} may be read")
     fix = f"ask for `get` and `list` on pods and pods/log in namespace {namespace}"

@@ -56,7 +56,9 @@ class Pods:
     def __init__(self, namespace: str, run_id: str, api: Any = None) -> None:
         from kubernetes import client
 
-        self._core = client.CoreV1Api(api or cluster_api(otherwise="open the run's page, which shows its logs too"))
+        self._core = client.CoreV1Api(
+            api or cluster_api(otherwise="open the run's page, which shows its logs too")
+        )
         self._namespace, self._run_id = namespace, run_id
 
     def all(self) -> list[StepPod]:
@@ -120,7 +122,9 @@ class Pods:
             }
             raise VisavisError(
                 f"could not {what}: the cluster answers {error.status} {error.reason}",
-                fix=fixes.get(error.status, "look at your kubeconfig and its account, then repeat the command"),
+                fix=fixes.get(
+                    error.status, "look at your kubeconfig and its account, then repeat the command"
+                ),
             ) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise VisavisError(

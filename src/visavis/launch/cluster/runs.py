@@ -54,7 +54,9 @@ def link_of(kubeflow: Kubeflow, run_id: str) -> str:
     return f"{(kfp.ui or kfp.endpoint).rstrip('/')}/#/runs/details/{run_id}"
 
 
-def submit(kubeflow: Kubeflow, recipe: Recipe, pipeline: str = "train", *, name: str = "", data: str = "") -> Submitted:
+def submit(
+    kubeflow: Kubeflow, recipe: Recipe, pipeline: str = "train", *, name: str = "", data: str = ""
+) -> Submitted:
     """Begins a run.
 
     Args:
@@ -224,7 +226,8 @@ def cancel(kubeflow: Kubeflow, run: str) -> Any:
     state = state_of(found)
     if state in OVER:
         raise VisavisError(
-            f"run {found.run_id} is {state} already", fix="nothing is left to end; `visavis status` lists the runs"
+            f"run {found.run_id} is {state} already",
+            fix="nothing is left to end; `visavis status` lists the runs",
         )
     what = f"end run {found.run_id}"
     kubeflow.ask(what, kubeflow.client.runs.run_service_terminate_run, run_id=found.run_id)

@@ -196,17 +196,19 @@ def _values(path: Path | None) -> dict[str, Any]:
             f"cluster file {file} cannot be read: {error}", fix="write it as docs/operate.md shows"
         ) from None
     if not isinstance(values, dict):
-        raise VisavisError(
-            f"cluster file {file} holds no mapping", fix="write it as docs/operate.md shows"
-        )
+        raise VisavisError(f"cluster file {file} holds no mapping", fix="write it as docs/operate.md shows")
     return values
 
 
 def _fix(field: str) -> str:
     if field.endswith(("uri", "endpoint", "ui", "store")):
-        return f"write {field} without a user or password, as docs/operate.md shows; those belong into Secrets"
+        return (
+            f"write {field} without a user or password, as docs/operate.md shows; those belong into Secrets"
+        )
     section: Any = Target
     for part in field.split(".")[:-1]:
-        section = section.model_fields[part].annotation if part in getattr(section, "model_fields", {}) else None
+        section = (
+            section.model_fields[part].annotation if part in getattr(section, "model_fields", {}) else None
+        )
     names = ", ".join(getattr(section, "model_fields", {})) or ", ".join(Target.model_fields)
     return f"fields there: {names}; docs/operate.md shows all of them"

@@ -16,7 +16,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from kfp_server import KfpServer
 from kube_server import KubeServer
 
-IMAGES = {kind: f"registry.example.org/visavis-{kind}@sha256:{sign * 64}" for kind, sign in (("tools", "a"), ("train", "b"))}
+IMAGES = {
+    kind: f"registry.example.org/visavis-{kind}@sha256:{sign * 64}"
+    for kind, sign in (("tools", "a"), ("train", "b"))
+}
 _VARIABLES = (
     "KF_PIPELINES_ENDPOINT",
     "KF_PIPELINES_UI_ENDPOINT",

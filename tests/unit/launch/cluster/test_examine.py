@@ -80,7 +80,16 @@ def whole(kube: KubeServer) -> KubeServer:
 def test_a_whole_cluster_is_well(look: Callable[[], dict[str, Finding]], whole: KubeServer) -> None:
     found = look()
     assert {finding.verdict for finding in found.values()} == {"ok"}, found
-    for subject in ("kfp", "KFP API server", "MLflow", "Kubernetes", "Trainer", "KServe", "Kueue", "schedules' zone"):
+    for subject in (
+        "kfp",
+        "KFP API server",
+        "MLflow",
+        "Kubernetes",
+        "Trainer",
+        "KServe",
+        "Kueue",
+        "schedules' zone",
+    ):
         assert subject in found
     assert "2.17.0, multi-user" in found["KFP API server"].found
 
@@ -108,7 +117,8 @@ def test_what_is_too_old_or_absent(
 
 
 @pytest.mark.parametrize(
-    ("tag", "verdict"), [("2.16.1", "warning"), ("2.18.0", "ok"), ("unknown", "warning"), ("2.9.0", "missing")]
+    ("tag", "verdict"),
+    [("2.16.1", "warning"), ("2.18.0", "ok"), ("unknown", "warning"), ("2.9.0", "missing")],
 )
 def test_versions_of_the_api_server(
     look: Callable[[], dict[str, Finding]], whole: KubeServer, server: KfpServer, tag: str, verdict: str

@@ -49,7 +49,9 @@ def test_a_pipeline_is_put_there_once_and_is_named_by_its_content(call: Call, se
     call(*SMOKE)
     call(*SMOKE)
     (version,) = server.versions.values()
-    assert version["name"].startswith("visavis-train-") and len(server.pipelines) == len(server.experiments) == 1
+    assert (
+        version["name"].startswith("visavis-train-") and len(server.pipelines) == len(server.experiments) == 1
+    )
     call(*SMOKE, "--pipeline", "curate")
     assert sorted(one["name"] for one in server.pipelines.values()) == ["visavis-curate", "visavis-train"]
     images = {
@@ -72,7 +74,11 @@ def test_every_request_names_the_namespace(call: Call, server: KfpServer) -> Non
     assert {one["namespace"] for one in server.experiments.values()} == {"team-b"}
     assert {one["namespace"] for one in server.pipelines.values()} == {"team-b"}
     call("status")
-    lists = [line for line in server.requests if line.startswith(("GET /apis/v2beta1/experiments?", "GET /apis/v2beta1/pipelines?"))]
+    lists = [
+        line
+        for line in server.requests
+        if line.startswith(("GET /apis/v2beta1/experiments?", "GET /apis/v2beta1/pipelines?"))
+    ]
     assert lists and all("namespace=team-" in line for line in lists)
     assert all("namespace=kubeflow" not in line for line in server.requests)
 
@@ -86,7 +92,13 @@ def test_a_run_is_followed_to_its_end(call: Call, server: KfpServer, submitted: 
     ]
     server.on_get = lambda run: server.play(submitted, *scenes.pop(0)) if scenes else None
     said = call("status", submitted, "--wait", "--poll", "0.1").stdout
-    for words in ("list-clips: running", "list-clips: succeeded", "curate-part: running 1 of 2", "2 of 2", "SUCCEEDED"):
+    for words in (
+        "list-clips: running",
+        "list-clips: succeeded",
+        "curate-part: running 1 of 2",
+        "2 of 2",
+        "SUCCEEDED",
+    ):
         assert words in said
 
 
@@ -118,7 +130,11 @@ def test_status_shows_tasks_in_the_order_of_the_pipeline(
     server.play(
         submitted,
         "FAILED",
-        {"list-clips": "SUCCEEDED", "curate-part": ["SUCCEEDED", "FAILED", "SUCCEEDED"], "close-run": "SUCCEEDED"},
+        {
+            "list-clips": "SUCCEEDED",
+            "curate-part": ["SUCCEEDED", "FAILED", "SUCCEEDED"],
+            "close-run": "SUCCEEDED",
+        },
     )
     node = "visavis-train-x7k2p.root.exit-handler-1.for-loop-1.iteration-iterations(1:1).curate-part.executor"
     kube.pods = [pod(submitted, node, "pod-1", ended("OOMKilled"))]
@@ -127,7 +143,12 @@ def test_status_shows_tasks_in_the_order_of_the_pipeline(
     assert "succeeded" in rows["list-clips"] and "0:02:00" in rows["list-clips"]
     assert "failed" in rows["curate-part"] and "3 of 3" in rows["curate-part"]
     assert "waiting" in rows["promote-model"]
-    assert said.index("list-clips") < said.index("curate-part ") < said.index("build-conversations") < said.index("promote-model")
+    assert (
+        said.index("list-clips")
+        < said.index("curate-part ")
+        < said.index("build-conversations")
+        < said.index("promote-model")
+    )
     assert "driver" not in said and "executor" not in said
     assert "curate-part: OOMKilled" in said
 
@@ -139,7 +160,9 @@ def test_the_runs_are_listed_newest_first(call: Call, server: KfpServer) -> None
     assert said.index("run-2") < said.index("run-1") and "run-0" not in said
 
 
-def test_runs_are_found_by_name_and_by_the_beginning_of_their_id(call: Call, submitted: str, server: KfpServer) -> None:
+def test_runs_are_found_by_name_and_by_the_beginning_of_their_id(
+    call: Call, submitted: str, server: KfpServer
+) -> None:
     name = server.runs[submitted]["display_name"]
     for run in (submitted, submitted[:6], name, "latest"):
         assert submitted in call("status", run).stdout
@@ -195,7 +218,9 @@ def test_logs_are_those_of_every_pod_of_a_step(
     assert "pods/log" in call("logs", submitted, "curate-part", code=2).stderr
 
 
-def test_logs_without_a_kubeconfig_say_where_else_to_look(call: Call, server: KfpServer, submitted: str) -> None:
+def test_logs_without_a_kubeconfig_say_where_else_to_look(
+    call: Call, server: KfpServer, submitted: str
+) -> None:
     refused = call("logs", submitted, "list-clips", code=2).stderr
     assert "no cluster is configured" in refused and "the run's page" in refused
 
@@ -218,7 +243,9 @@ def test_signing_in(call: Call, server: KfpServer, monkeypatch: pytest.MonkeyPat
     call("status")
 
 
-def test_a_cookie_of_a_login_page_is_sent(call: Call, server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cookie_of_a_login_page_is_sent(
+    call: Call, server: KfpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KF_PIPELINES_COOKIE", "oauth2_proxy_kubeflow=abcdefgh")
     call("status")
     assert all(headers.get("Cookie") == "oauth2_proxy_kubeflow=abcdefgh" for headers in server.headers)
@@ -261,7 +288,10 @@ def test_mlflow_out_of_reach_from_here_does_not_stop_a_run(call: Call, server: K
     [
         (("clips.source=/my/clips",), "a place on this machine"),
         ((), "clips.source is empty"),
-        (("clips.source=s3://clips", "monitor.webhook=https://bot:hunter22@hooks.example.org"), "user or password"),
+        (
+            ("clips.source=s3://clips", "monitor.webhook=https://bot:hunter22@hooks.example.org"),
+            "user or password",
+        ),
     ],
 )
 def test_what_a_cluster_must_not_be_told(
@@ -300,7 +330,11 @@ def test_ctrl_c_leaves_the_run_running(
 
 def test_many_runs_are_read_page_by_page(call: Call, server: KfpServer, submitted: str) -> None:
     for number in range(230):
-        server.runs[f"{number:08d}"] = {**server.runs[submitted], "run_id": f"{number:08d}", "display_name": "x"}
+        server.runs[f"{number:08d}"] = {
+            **server.runs[submitted],
+            "run_id": f"{number:08d}",
+            "display_name": "x",
+        }
     server.runs["00000000"]["display_name"] = "the-last"
     assert "00000000" in call("status", "the-last").stdout
 

@@ -21,7 +21,14 @@ WEEKLY = {
     "recipe": "smoke",
     "overrides": ["clips.source=s3://clips/all"],
 }
-NIGHTLY = {**WEEKLY, "name": "nightly", "cron": "@daily", "paused": True, "max_concurrency": 2, "catch_up": True}
+NIGHTLY = {
+    **WEEKLY,
+    "name": "nightly",
+    "cron": "@daily",
+    "paused": True,
+    "max_concurrency": 2,
+    "catch_up": True,
+}
 
 
 @pytest.fixture
@@ -68,7 +75,11 @@ def test_twice_is_once(call: Call, server: KfpServer, file: Path) -> None:
 def test_only_what_differs_is_made_anew(call: Call, server: KfpServer, file: Path) -> None:
     call("schedule", "apply", str(file))
     old = by_name(server)
-    write(file, {**WEEKLY, "cron": "30 4 * * mon", "overrides": [*WEEKLY["overrides"], "curate.min_face=0.3"]}, NIGHTLY)
+    write(
+        file,
+        {**WEEKLY, "cron": "30 4 * * mon", "overrides": [*WEEKLY["overrides"], "curate.min_face=0.3"]},
+        NIGHTLY,
+    )
     asked = len(writes(server))
     dry = call("schedule", "apply", str(file), "--dry-run").stdout
     assert len(writes(server)) == asked and by_name(server) == old
@@ -109,7 +120,12 @@ def test_only_what_was_declared_is_pruned_and_only_when_asked(
     call: Call, server: KfpServer, file: Path
 ) -> None:
     call("schedule", "apply", str(file))
-    by_hand = {**by_name(server)["weekly"], "recurring_run_id": "hand", "display_name": "by-hand", "description": "mine"}
+    by_hand = {
+        **by_name(server)["weekly"],
+        "recurring_run_id": "hand",
+        "display_name": "by-hand",
+        "description": "mine",
+    }
     server.schedules["hand"] = by_hand
     write(file, WEEKLY)
     said = call("schedule", "apply", str(file)).stdout
@@ -149,7 +165,7 @@ def test_pause_resume_delete(call: Call, server: KfpServer, file: Path) -> None:
         ({"recipe": "smok"}, ("did you mean 'smoke'",)),
         ({"overrides": []}, ("clips.source is empty",)),
         ({"overrides": ["clips.source=s3://c", "curate.min_fac=1"]}, ("did you mean curate.min_face",)),
-        ({"pipeline": "trian"}, ("trian.py",)),
+        ({"pipeline": "trains"}, ("trains.py",)),
         ({"max_concurrency": 0}, ("max_concurrency",)),
         ({"kron": "x"}, ("kron",)),
         ({"name": "Weekly Train"}, ("name",)),
@@ -189,6 +205,8 @@ def test_a_recipe_lies_beside_the_file(call: Call, server: KfpServer, file: Path
     folder.mkdir()
     shown = call("recipe", "show", "smoke", "clips.source=s3://clips/all", "curate.min_face=0.4").stdout
     (folder / "mine.yaml").write_text(shown)
-    call("schedule", "apply", str(write(folder / "s.yaml", {**WEEKLY, "recipe": "mine.yaml", "overrides": []})))
+    call(
+        "schedule", "apply", str(write(folder / "s.yaml", {**WEEKLY, "recipe": "mine.yaml", "overrides": []}))
+    )
     recipe = json.loads(by_name(server)["weekly"]["runtime_config"]["parameters"]["recipe"])
     assert recipe["curate"]["min_face"] == 0.4

@@ -38,7 +38,7 @@ def test_the_file_of_the_working_folder_is_found(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("namespac: a", "namespac"),
-        ("kfp: {endpont: x}", "kfp.endpont"),
+        ("kfp: {endpoin: x}", "kfp.endpoin"),
         ("namespace: Team_A", "namespace"),
         ("store: /my/disk", "store"),
         ("kfp: http://x", "kfp"),
