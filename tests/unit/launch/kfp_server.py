@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 import uuid
 from collections.abc import Callable
@@ -17,11 +18,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from kfp_server_api import ApiClient
 
 BEGINNING = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
@@ -67,6 +73,7 @@ class KfpServer:
     on_get: Callable[[dict[str, Any]], None] = lambda run: None
     now: datetime = BEGINNING
     broken: list[str] = field(default_factory=list)
+    _scheme: str = "http"
 
     def start(self) -> KfpServer:
         server = self
@@ -102,7 +109,16 @@ class KfpServer:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
+
+    def behind_tls(self, folder: Path) -> Path:
+        """Answers by TLS from now on, with a certificate that nobody has signed; returns it."""
+        file, key = self_signed(folder)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file, key)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self._scheme = "https"
+        return file
 
     def fail(self, part: str, status: int, body: bytes = b"", times: int = 1) -> None:
         """Breaks the next answers to requests whose method and path hold `part`."""
@@ -186,6 +202,21 @@ def _body(request: BaseHTTPRequestHandler, data: bytes) -> Any:
     message = BytesParser().parsebytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + data)
     (part,) = message.get_payload()
     return list(yaml.safe_load_all(part.get_payload(decode=True)))
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """Makes a certificate for 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    today = datetime.now(UTC)
+    place = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, today, today + timedelta(days=1))
+    signed = made.add_extension(place, critical=False).sign(key, hashes.SHA256())
+    certificate, private = folder / "certificate.pem", folder / "key.pem"
+    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private.write_bytes(key.private_bytes(*plain))
+    return certificate, private
 
 
 def read(model: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -90,11 +90,12 @@ class Kubeflow:
         except ApiException as error:
             raise self._refused(what, error) from None
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise UnreachableError(
-                scrubbed(f"could not {what}: {self.target.kfp.endpoint} does not answer: {reason}"),
-                fix="look at kfp.endpoint and the network (a port-forward that ended?), then repeat the command",
-            ) from None
+            reason = str(getattr(error, "reason", None) or error)
+            fix = "look at kfp.endpoint and the network (a port-forward that ended?), then repeat the command"
+            if "CERTIFICATE" in reason:
+                fix = "set kfp.ca_file to the certificate of whoever signed that of the endpoint"
+            message = f"could not {what}: {self.target.kfp.endpoint} does not answer: {reason}"
+            raise UnreachableError(scrubbed(message), fix=fix) from None
 
     def pages(self, what: str, call: Callable[..., Any], field: str, **arguments: Any) -> Iterator[Any]:
         """Yields the items of a list, page by page."""
@@ -148,7 +149,6 @@ class Kubeflow:
         words = scrubbed(_words(error))
         message = f"could not {what}: {host} answers {status} {error.reason}{words}".strip()
         fixes = {
-            0: f"look at the certificates: kfp.ca_file names those that {host} is checked with",
             401: "sign in: set KF_PIPELINES_TOKEN, KF_PIPELINES_COOKIE or kfp.token_file to a fresh one",
             403: f"ask for the right to do that in namespace {self.namespace}, or name another: --namespace",
             404: "look at the id: `visavis status` lists the runs of the namespace; and at kfp.endpoint",

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from visavis.errors import VisavisError
-from visavis.kube import cluster_api
+from visavis.kube import KubernetesRefusedError, ask, cluster_api
 from visavis.launch.cluster.connection import connect
 from visavis.launch.cluster.target import Target
 from visavis.launch.finding import Finding, Verdict
 
-_LIMITS_S = (5.0, 20.0)
 SDK = {"kfp": (2, 17), "kfp-kubernetes": (2, 17), "kfp-server-api": (2, 17), "mlflow": (3, 10)}
 """Packages that a release is tested with, by the part of their version that must be the same or, of MLflow, newer."""
 OLDEST_SERVER = (2, 15)
@@ -105,9 +104,6 @@ def _guarded(subject: str, look: Callable[[], Any]) -> Iterator[Finding]:
         yield from look()
     except VisavisError as error:
         yield Finding(subject, "missing", error.message, error.fix)
-    except _Refused as refused:
-        fix = "look at the account of your kubeconfig's current context"
-        yield Finding(subject, "missing", f"it answers {refused.status}", fix)
 
 
 def _package(name: str, wanted: tuple[int, ...]) -> Finding:
@@ -198,7 +194,7 @@ def _kubernetes(target: Target) -> Iterator[Finding]:
     from kubernetes import client
 
     api = cluster_api(otherwise="leave this part to somebody with access to the cluster's own API")
-    version = _asked("version", client.VersionApi(api).get_code).git_version
+    version = ask("read its version", client.VersionApi(api).get_code).git_version
     if _numbers(version) < OLDEST_KUBERNETES:
         yield Finding("Kubernetes", "missing", version, "upgrade Kubernetes to 1.28 or newer")
     else:
@@ -211,8 +207,8 @@ def _kubernetes(target: Target) -> Iterator[Finding]:
 
 def _kind(api: Any, kind: _Kind) -> Finding:
     try:
-        definition = _asked(kind.crd, api.read_custom_resource_definition, name=kind.crd)
-    except _Refused as refused:
+        definition = ask(f"read {kind.crd}", api.read_custom_resource_definition, name=kind.crd)
+    except KubernetesRefusedError as refused:
         if refused.status == 404:
             return Finding(kind.title, kind.absent, f"no {kind.crd} (for: {kind.needed_for})", kind.fix)
         found = f"{kind.crd} is not readable for this account ({refused.status})"
@@ -239,8 +235,8 @@ def _fields(version: Any) -> set[str]:
 def _zone(api: Any, target: Target) -> Finding:
     place = {"name": "pipeline-install-config", "namespace": target.kfp.installed_in}
     try:
-        settings = _asked("its ConfigMap", api.read_namespaced_config_map, **place).data or {}
-    except _Refused as refused:
+        settings = ask("read its ConfigMap", api.read_namespaced_config_map, **place).data or {}
+    except KubernetesRefusedError as refused:
         found = f"ConfigMap {place['namespace']}/{place['name']} is not readable ({refused.status})"
         fix = f"make sure that the cluster reads schedules in {target.kfp.time_zone} (kfp.time_zone)"
         return Finding("schedules' zone", "warning", found, fix)
@@ -259,8 +255,8 @@ def _logs(api: Any, namespace: str) -> Finding:
         spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=wanted)
     )
     try:
-        answer = _asked("rights", api.create_self_subject_access_review, body=review)
-    except _Refused as refused:
+        answer = ask("ask for rights", api.create_self_subject_access_review, body=review)
+    except KubernetesRefusedError as refused:
         return Finding(
             "logs", "warning", f"rights cannot be asked for ({refused.status})", "try `visavis logs`"
         )
@@ -268,27 +264,6 @@ def _logs(api: Any, namespace: str) -> Finding:
         return Finding("logs", "ok", f"pods/log of namespace {namespace} may be read")
     fix = f"ask for `get` and `list` on pods and pods/log in namespace {namespace}"
     return Finding("logs", "warning", f"pods/log of namespace {namespace} may not be read", fix)
-
-
-class _Refused(Exception):
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-def _asked(what: str, call: Callable[..., Any], **arguments: Any) -> Any:
-    import urllib3
-    from kubernetes.client import ApiException
-
-    try:
-        return call(**arguments, _request_timeout=_LIMITS_S)
-    except ApiException as error:
-        raise _Refused(int(error.status or 0)) from None
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise VisavisError(
-            f"the Kubernetes API does not answer ({what}): {getattr(error, 'reason', error)}",
-            fix="look at the server of your kubeconfig's current context",
-        ) from None
 
 
 def _numbers(version: str) -> tuple[int, ...]:

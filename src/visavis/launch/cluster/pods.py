@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from visavis.errors import VisavisError
-from visavis.kube import cluster_api
+from visavis.kube import ask, cluster_api
 
 _RUN_LABEL = "pipeline/runid"
 _NODE = "workflows.argoproj.io/node-name"
 _STEP_OF = re.compile(r"\.(?P<task>[^.()]+?)(\(\d+:[^)]*\))?\.executor(\(\d+[^)]*\))?$")
 _CONTAINER = "main"
-_LIMITS_S = (5.0, 60.0)
+_CONNECT_S = 5.0
 _UNTOLD = frozenset({"Completed", "Error", "PodInitializing", "ContainerCreating"})
 """Reasons that say no more than that it ended, or has not begun."""
 
@@ -70,7 +69,6 @@ class Pods:
         found = self._ask(
             f"list the pods of run {self._run_id}",
             self._core.list_namespaced_pod,
-            namespace=self._namespace,
             label_selector=f"{_RUN_LABEL}={self._run_id}",
         )
         pods = [pod for item in found.items if (pod := _step_pod(item)) is not None]
@@ -86,7 +84,6 @@ class Pods:
             f"read the log of pod {pod.name}",
             self._core.read_namespaced_pod_log,
             name=pod.name,
-            namespace=self._namespace,
             container=_CONTAINER,
             tail_lines=tail,
             _preload_content=False,
@@ -98,9 +95,8 @@ class Pods:
         answer = self._ask(
             f"read the log of pod {pod.name}",
             self._core.read_namespaced_pod_log,
-            limits=(_LIMITS_S[0], None),
+            limits=(_CONNECT_S, None),
             name=pod.name,
-            namespace=self._namespace,
             container=_CONTAINER,
             tail_lines=tail,
             follow=True,
@@ -109,28 +105,10 @@ class Pods:
         for piece in answer.stream():
             yield piece.decode(errors="replace")
 
-    def _ask(self, what: str, call: Any, limits: Any = _LIMITS_S, **arguments: Any) -> Any:
-        import urllib3
-        from kubernetes.client import ApiException
-
-        try:
-            return call(**arguments, _request_timeout=limits)
-        except ApiException as error:
-            fixes = {
-                403: f"ask for the rights `get` and `list` on pods and pods/log in namespace {self._namespace}",
-                404: "the pod is gone: open the run's page, which also shows logs that Kubeflow has kept",
-            }
-            raise VisavisError(
-                f"could not {what}: the cluster answers {error.status} {error.reason}",
-                fix=fixes.get(
-                    error.status, "look at your kubeconfig and its account, then repeat the command"
-                ),
-            ) from None
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise VisavisError(
-                f"could not {what}: the Kubernetes API does not answer: {getattr(error, 'reason', error)}",
-                fix="look at the server of your kubeconfig's current context, then repeat the command",
-            ) from None
+    def _ask(self, what: str, call: Any, **arguments: Any) -> Any:
+        rights = f"ask for the rights `get` and `list` on pods and pods/log in namespace {self._namespace}"
+        gone = "the pod is gone: open the run's page, which also shows logs that Kubeflow has kept"
+        return ask(what, call, fixes={403: rights, 404: gone}, namespace=self._namespace, **arguments)
 
 
 def matches(task: str, name: str, wanted: str) -> bool:

@@ -346,3 +346,17 @@ def test_a_cluster_to_play_with_may_take_tags(call: Call, server: KfpServer, clu
     assert "has no digest" in call(*SMOKE, code=2).stderr
     call(*SMOKE, "--allow-tags")
     assert len(server.runs) == 1
+
+
+def test_a_certificate_of_ones_own(server: KfpServer, tmp_path: Path) -> None:
+    own = server.behind_tls(tmp_path)
+    file = tmp_path / "own.yaml"
+    # In a namespace that the client takes for none at all, it would ask five times, with pauses.
+    values = {"namespace": "kubeflow", "kfp": {"endpoint": server.endpoint}}
+    file.write_text(yaml.safe_dump(values))
+    with pytest.raises(VisavisError, match="CERTIFICATE_VERIFY_FAILED") as caught:
+        connect(read_target(file))
+    assert "kfp.ca_file" in caught.value.fix
+    values["kfp"]["ca_file"] = str(own)
+    file.write_text(yaml.safe_dump(values))
+    assert connect(read_target(file)).health()["multi_user"] is True
