@@ -233,11 +233,12 @@ def _fields(version: Any) -> set[str]:
 
 
 def _zone(api: Any, target: Target) -> Finding:
-    place = {"name": "pipeline-install-config", "namespace": target.kfp.installed_in}
+    name, namespace = "pipeline-install-config", target.kfp.installed_in
+    read = api.read_namespaced_config_map
     try:
-        settings = ask("read its ConfigMap", api.read_namespaced_config_map, **place).data or {}
+        settings = ask("read its settings", read, name=name, namespace=namespace).data or {}
     except KubernetesRefusedError as refused:
-        found = f"ConfigMap {place['namespace']}/{place['name']} is not readable ({refused.status})"
+        found = f"ConfigMap {namespace}/{name} is not readable ({refused.status})"
         fix = f"make sure that the cluster reads schedules in {target.kfp.time_zone} (kfp.time_zone)"
         return Finding("schedules' zone", "warning", found, fix)
     zone = str(settings.get("cronScheduleTimezone", "UTC"))
