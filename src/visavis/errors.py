@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
+from functools import partial
 
 
 class VisavisError(Exception):
@@ -14,20 +16,26 @@ class VisavisError(Exception):
         fix: What to do about it, as an instruction.
     """
 
+    exit_code = 2
+    """How a command ends."""
+
     def __init__(self, message: str, *, fix: str) -> None:
         super().__init__(message)
         self.message = message
         self.fix = fix
 
-    def __reduce__(self) -> tuple[Callable[[str, str], VisavisError], tuple[str, str]]:
-        return _error, (self.message, self.fix)  # `fix` has no place in `args`
+    def __reduce__(self) -> tuple[Callable[[str], VisavisError], tuple[str]]:
+        return partial(type(self), fix=self.fix), (self.message,)  # `fix` has no place in `args`
 
     def __str__(self) -> str:
         return f"{self.message}\n  fix: {self.fix}"
 
 
-def _error(message: str, fix: str) -> VisavisError:
-    return VisavisError(message, fix=fix)
+class TransientError(VisavisError):
+    """Something outside failed that may work the next time: a cluster, a server, a machine that was taken away."""
+
+    exit_code = os.EX_TEMPFAIL
+    """The same command may be given again, by a program too."""
 
 
 def storage_error(error: OSError) -> VisavisError | None:

@@ -26,7 +26,8 @@ class FriendlyGroup(TyperGroup):
         """Runs the command; `ctx` is the context of the click that typer brings along.
 
         Raises:
-            typer.Exit: With `USER_ERROR` for a mistake the user can fix, with `STOPPED` after Ctrl-C.
+            typer.Exit: With the code of the error: 2 for a mistake the user can fix, 75 for what may pass by itself;
+                with `STOPPED` after Ctrl-C.
         """
         # On a full disk every line of a log fails too, with a traceback that would bury the one message.
         logging.raiseExceptions = False
@@ -34,7 +35,7 @@ class FriendlyGroup(TyperGroup):
             return super().invoke(ctx)
         except VisavisError as error:
             complain(error)
-            raise typer.Exit(USER_ERROR) from None
+            raise typer.Exit(error.exit_code) from None
         except OSError as error:
             if (explained := storage_error(error)) is None:
                 raise

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import json
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
 from visavis.errors import VisavisError
+from visavis.launch.jobs import Job, JobFailed, LocalLauncher
 from visavis.launch.local import RunResult, context_for, explained, run_local, watched
 from visavis.recipes import Recipe
 from visavis.steps.contracts import RunContext
-from visavis.training.engine import RESUME_ME
 
 _LOG = "stages.log"
 
@@ -104,57 +99,17 @@ def train_stage(
     run = run_local(recipe, runs=runs, console=console, pipeline="curate")
     context = context_for(recipe, runs.resolve(), run.run_dir, f"{run.run_dir.name} {name}")
     with watched(context, console):
-        failed = next((stage for stage in todo if not _done(stage, recipe, context, processes)), None)
-    if failed is not None:
-        raise explained(run.run_dir, RuntimeError(f"step {failed.step} failed"), run.run_dir / _LOG)
+        for stage in todo:
+            try:
+                _run(stage, recipe, context, processes)
+            except JobFailed as error:
+                raise explained(run.run_dir, error, run.run_dir / _LOG) from error
     return RunResult(run.run_dir, context.tracking_uri, context.parent_run_id)
 
 
-def _done(stage: Stage, recipe: Recipe, context: RunContext, processes: int) -> bool:
-    """Runs a stage in processes of its own; tells whether it succeeded."""
+def _run(stage: Stage, recipe: Recipe, context: RunContext, processes: int) -> None:
+    """Runs a stage in processes of its own."""
     folder = Path(context.run_dir) / "manifests"
-    job = {
-        "function": stage.function,
-        "arguments": {
-            "recipe": recipe.model_dump_json(),
-            "context": context.model_dump_json(),
-            "inputs": {name: str(folder / f"{step}.json") for name, step in stage.inputs.items()},
-            "output": str(folder / f"{stage.step}.json"),
-            **stage.options,
-        },
-    }
-    file = folder.parent / f"{stage.step}.job.json"
-    file.write_text(json.dumps(job))
-    count = processes if stage.trains else 1
-    shared = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-    command = [sys.executable, *(shared if count > 1 else []), "-m", "visavis.launch.stages", str(file)]
-    with (
-        (folder.parent / _LOG).open("a") as log,
-        subprocess.Popen(command, stdout=log, stderr=log) as process,
-    ):
-        asked: list[int] = []
-
-        def hand_on(number: int, _: object) -> None:
-            asked.append(number)
-            process.send_signal(number)
-
-        before = signal.signal(signal.SIGTERM, hand_on)
-        try:
-            code = process.wait()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-    # torchrun ends with 1 whatever its processes end with, and before the training began a process just dies.
-    if code == RESUME_ME or (code and asked):
-        raise SystemExit(RESUME_ME)
-    return code == 0
-
-
-def main(file: str) -> None:
-    """Runs the job of a file in this process."""
-    job = json.loads(Path(file).read_text())
-    function = getattr(importlib.import_module(f"visavis.steps.{job['function']}"), job["function"])
-    function(**job["arguments"])
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    inputs = {name: folder / f"{step}.json" for name, step in stage.inputs.items()}
+    job = Job.of(stage.function, recipe.model_dump_json(), context, inputs, stage.options)
+    LocalLauncher(processes if stage.trains else 1, folder.parent / _LOG).run(job)

@@ -8,9 +8,22 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from visavis.cluster import Cluster
 from visavis.errors import VisavisError
 from visavis.files import sha256_bytes
 from visavis.tracking import EXPERIMENT
+
+
+class Unmade(Exception):
+    """A result that was looked for is not there.
+
+    Args:
+        key: Its content key.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"there is no result {key}")
+        self.key = key
 
 
 class Manifest(BaseModel):
@@ -95,6 +108,8 @@ class RunContext(BaseModel):
         data_hash: Hash of the clips that the run was submitted for; empty if nobody asked.
         relayed: Whether the launcher of the run sends the calls of the steps to MLflow.
         system_metrics: Whether to record what a step uses of the machine.
+        cluster: What the run may take of a cluster; the default is this machine.
+        looks: Whether the steps only look for their results, and raise `Unmade` for one that is not there.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -111,3 +126,5 @@ class RunContext(BaseModel):
     data_hash: str = ""
     relayed: bool = False
     system_metrics: bool = True
+    cluster: Cluster = Cluster()
+    looks: bool = False

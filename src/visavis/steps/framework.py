@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from visavis.errors import VisavisError, storage_error
+from visavis.errors import TransientError, VisavisError, storage_error
 from visavis.files import read_json, read_jsonl, sha256_file, write_atomic, write_json
 from visavis.packs import Pack, load_pack
-from visavis.steps.contracts import Manifest, RunContext
+from visavis.steps.contracts import Manifest, RunContext, Unmade
 from visavis.steps.keys import code_version, content_key, resolve_section
 from visavis.tracking import Tracker, step_run
 
@@ -146,6 +146,7 @@ def run_step(
 
     Raises:
         VisavisError: If an input is missing or the counts of the body do not add up.
+        Unmade: If the run only looks, and the result is not there.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     run = RunContext.model_validate_json(context)
@@ -158,6 +159,11 @@ def run_step(
         key = content_key(name, code_version(body.__module__), values, digests, outside)
         return manifests, values, Path(run.store).resolve() / name / key
 
+    if run.looks:
+        _, _, final = opened()
+        if (found := _stored(final)) is None:
+            raise Unmade(final.name)
+        return found
     if _rank():
         manifests, _, final = opened()
         return _followed(name, body, recipe, run, manifests, final)
@@ -332,8 +338,8 @@ def _timed(name: str, run: RunContext) -> Iterator[dict[str, Any]]:
         "pid": os.getpid(),
     }
     path = folder / "timings" / f"{name}.json"
-    failure = folder / "failures" / f"{name}.json"
-    failure.unlink(missing_ok=True)
+    refuse_again(run, name)
+    (folder / "failures" / f"{name}.json").unlink(missing_ok=True)
     write_json(path, timing)
     try:
         yield timing
@@ -342,17 +348,44 @@ def _timed(name: str, run: RunContext) -> Iterator[dict[str, Any]]:
         raise
     except BaseException as error:
         timing["status"] = "failed"
-        known = storage_error(error) if isinstance(error, OSError) else error
-        fix = known.fix if isinstance(known, VisavisError) else ""
-        message = known.message if isinstance(known, VisavisError) else f"{type(error).__name__}: {error}"
-        _write_anyway(
-            failure, {"step": name, "message": message, "fix": fix, "traceback": traceback.format_exc()}
-        )
+        note_failure(folder, name, error)
         raise
     finally:
         timing["seconds"] = round(time.monotonic() - started, 3)
         timing["peak_rss_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
         _write_anyway(path, timing)
+
+
+def refuse_again(run: RunContext, name: str) -> None:
+    """Ends at once what was just ended by a mistake of its user: trying again helps against lost machines only.
+
+    Kubeflow tries a failed step again whatever it failed of. How long the note of the failure counts is set with
+    the retries; on this machine, where nobody tries again by himself, it does not.
+
+    Raises:
+        VisavisError: The same as then.
+    """
+    path = Path(run.run_dir) / "failures" / f"{name}.json"
+    if not run.cluster.retries.not_again_seconds or not path.is_file():
+        return
+    failure = read_json(path)
+    if failure["lasting"] and time.time() - failure["at"] < run.cluster.retries.not_again_seconds:
+        raise VisavisError(failure["message"], fix=failure["fix"])
+
+
+def note_failure(folder: Path, name: str, error: BaseException) -> None:
+    """Leaves the reason of a failure in the folder of a run."""
+    known = storage_error(error) if isinstance(error, OSError) else error
+    told = isinstance(known, VisavisError)
+    note = {
+        "step": name,
+        "message": known.message if isinstance(known, VisavisError) else f"{type(error).__name__}: {error}",
+        "fix": known.fix if isinstance(known, VisavisError) else "",
+        "lasting": told and not isinstance(known, TransientError),
+        "at": time.time(),
+        "traceback": traceback.format_exc(),
+    }
+    _write_anyway(folder / "failures" / f"{name}.json", note)
 
 
 def _write_anyway(path: Path, value: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ _UNHASHED = frozenset(
         ".steps.keys",
     )
 )
-_UNHASHED_BELOW = tuple(f"{_PACKAGE}.{name}" for name in ("launch", "serving", "tracking"))
+_UNHASHED_BELOW = tuple(f"{_PACKAGE}.{name}" for name in ("cluster", "launch", "serving", "tracking"))
 
 
 def content_key(
