@@ -3,13 +3,12 @@
 from kfp import dsl
 
 from components.adapt_detokenizer.component import adapt_detokenizer
-from components.close_run.component import close_run
 from components.encode_images.component import encode_images
 from components.score_arm.component import score_arm
 from components.tune_detokenizer.component import tune_detokenizer
 from components.tune_mllm.component import tune_mllm
 from components.tune_rounds.component import tune_rounds
-from pipelines.tasks import shown_as
+from pipelines.tasks import closing, shown_as
 
 
 @dsl.pipeline(
@@ -26,7 +25,7 @@ def ablation(recipe: str, context: str, conversations: str, compares: str) -> No
         compares: What the arm is about: `detokenizer`, `mllm` or `adaptation`.
     """
     common = {"recipe": recipe, "context": context}
-    close = shown_as(close_run(**common), "Close the run")
+    close = closing(common)
     with dsl.ExitHandler(close, name="Arm"):
         found = dsl.importer(conversations, dsl.Dataset, reimport=True)
         chats = shown_as(found, "Conversations").output

@@ -2,9 +2,8 @@
 
 from kfp import dsl
 
-from components.close_run.component import close_run
 from pipelines.curation import conversations_from_clips
-from pipelines.tasks import shown_as
+from pipelines.tasks import closing
 
 
 @dsl.pipeline(
@@ -19,7 +18,7 @@ def curate(recipe: str, context: str) -> None:
         context: Store, run folder and tracker as JSON (`RunContext.model_dump_json()`).
     """
     common = {"recipe": recipe, "context": context}
-    close = shown_as(close_run(**common), "Close the run")
+    close = closing(common)
     with dsl.ExitHandler(close, name="Curate"):
         conversations_from_clips(common)
 

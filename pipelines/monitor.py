@@ -2,11 +2,10 @@
 
 from kfp import dsl
 
-from components.close_run.component import close_run
 from components.encode_images.component import encode_images
 from components.monitor_champion.component import monitor_champion
 from pipelines.curation import conversations_from_clips
-from pipelines.tasks import shown_as
+from pipelines.tasks import closing, shown_as
 
 
 @dsl.pipeline(
@@ -21,7 +20,7 @@ def monitor(recipe: str, context: str) -> None:
         context: Store, run folder and tracker as JSON (`RunContext.model_dump_json()`).
     """
     common = {"recipe": recipe, "context": context}
-    close = shown_as(close_run(**common), "Close the run")
+    close = closing(common)
     with dsl.ExitHandler(close, name="Monitor"):
         conversations = conversations_from_clips(common)
         encoded = encode_images(**common, conversations=conversations)

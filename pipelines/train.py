@@ -3,7 +3,6 @@
 from kfp import dsl
 
 from components.adapt_detokenizer.component import adapt_detokenizer
-from components.close_run.component import close_run
 from components.encode_images.component import encode_images
 from components.evaluate_champion.component import evaluate_champion
 from components.evaluate_model.component import evaluate_model
@@ -14,7 +13,7 @@ from components.tune_detokenizer.component import tune_detokenizer
 from components.tune_mllm.component import tune_mllm
 from components.tune_rounds.component import tune_rounds
 from pipelines.curation import conversations_from_clips
-from pipelines.tasks import shown_as
+from pipelines.tasks import closing, shown_as
 
 
 @dsl.pipeline(
@@ -29,7 +28,7 @@ def train(recipe: str, context: str) -> None:
         context: Store, run folder and tracker as JSON (`RunContext.model_dump_json()`).
     """
     common = {"recipe": recipe, "context": context}
-    close = shown_as(close_run(**common), "Close the run")
+    close = closing(common)
     with dsl.ExitHandler(close, name="Train"):
         conversations = conversations_from_clips(common)
         encoded = encode_images(**common, conversations=conversations)

@@ -70,7 +70,7 @@ class Needs(Strict):
     Attributes:
         bucket: `s3://` prefix or folder that must be writable.
         secrets: Secrets by name, all in the namespace of the run.
-        kinds: Custom resources, as `trainjobs.trainer.kubeflow.org`.
+        kinds: Custom resources, as `trainjobs.v1alpha1.trainer.kubeflow.org`.
         queues: Kueue's LocalQueues by name.
         digests: Whether the images must be named by digest.
         tracker: Whether MLflow must answer.

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SHM = "/dev/shm"
-SHM_VOLUME = "shared-memory"
+SHM_VOLUME = "shm"
+"""Volume of shared memory; the TrainingRuntime of our chart calls it so too, and its size is changed by name."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$"
 _DOMAIN_NAME = r"^[a-z0-9A-Z]([a-z0-9A-Z.\-_]*[a-z0-9A-Z])?(/[a-z0-9A-Z]([a-z0-9A-Z.\-_]*[a-z0-9A-Z])?)?$"

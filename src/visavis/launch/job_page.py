@@ -21,6 +21,11 @@ pre {{ background: #f5f5f5; padding: 1rem; overflow: auto; max-height: 40rem; fo
 """
 
 
+def page_head(title: str) -> str:
+    """Returns the beginning of a page."""
+    return _HEAD.format(title=escape(title))
+
+
 def write_page(
     path: Path,
     run: RunContext,
@@ -39,7 +44,7 @@ def write_page(
         lines: The last lines of each node.
         events: What Kubernetes said.
     """
-    parts = [_HEAD.format(title=escape(f"{step}, run {run.run_name}"))]
+    parts = [page_head(f"{step}, run {run.run_name}")]
     if look is None:
         parts.append(
             "<p>The step was done in its own pod or on this machine, or its result was there already.</p>"

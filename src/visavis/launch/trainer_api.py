@@ -115,6 +115,11 @@ class Look:
 class TrainerApi:
     """Kubernetes, as far as training jobs are concerned.
 
+    Attributes:
+        namespace: Where the jobs are.
+        core: Kubernetes' client for its own kinds.
+        objects: Kubernetes' client for custom resources.
+
     Args:
         namespace: Where the jobs are; empty: where this process runs, or what the configuration of kubectl says.
 
@@ -135,7 +140,7 @@ class TrainerApi:
                 fix="run this on a cluster, or set training.run_as to `process` in the cluster file",
             ) from None
         backend: Any = self._client.backend
-        self._objects, self._core = backend.custom_api, backend.core_api
+        self.objects, self.core = backend.custom_api, backend.core_api
         self.namespace: str = backend.namespace
 
     def create(
@@ -147,6 +152,7 @@ class TrainerApi:
         image: str,
         profile: Profile,
         placement: Placement,
+        seconds: int,
         labels: Mapping[str, str],
     ) -> bool:
         """Makes a job; returns False if there is one of that name already.
@@ -156,8 +162,9 @@ class TrainerApi:
             arguments: What `python` is started with.
             runtime: TrainingRuntime that it is made of.
             image: Image of the training; empty: that of the runtime.
-            profile: How many nodes, for how long, out of which queue.
+            profile: How many nodes, out of which queue.
             placement: On which nodes, with what.
+            seconds: For how long.
             labels: Labels of the job.
         """
         from kubeflow.trainer import CustomTrainerContainer
@@ -173,15 +180,15 @@ class TrainerApi:
         options = [
             k8s.Name(name),
             k8s.Labels({**labels, **queue}),
-            k8s.ActiveDeadlineSeconds(profile.seconds),
+            k8s.ActiveDeadlineSeconds(seconds),
             k8s.TrainerCommand(["python"]),
             k8s.TrainerArgs(arguments),
             *_patches(profile, placement),
         ]
         try:
-            with _explained(f"TrainJob {self.namespace}/{name}"):
+            with answered(f"TrainJob {self.namespace}/{name}"):
                 self._client.train(runtime=runtime, trainer=trainer, options=options)
-        except _Conflict:
+        except Conflict:
             return False
         return True
 
@@ -190,12 +197,12 @@ class TrainerApi:
         from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
         try:
-            with _explained(f"TrainJob {self.namespace}/{name}"):
-                found = self._objects.get_namespaced_custom_object(GROUP, VERSION, self.namespace, JOBS, name)
+            with answered(f"TrainJob {self.namespace}/{name}"):
+                found = self.objects.get_namespaced_custom_object(GROUP, VERSION, self.namespace, JOBS, name)
                 job = TrainerV1alpha1TrainJob.from_dict(found)
                 label = f"{_POD_LABEL}={name}"
-                pods = self._core.list_namespaced_pod(self.namespace, label_selector=label).items
-        except _Absent:
+                pods = self.core.list_namespaced_pod(self.namespace, label_selector=label).items
+        except Absent:
             return Look("absent")
         nodes = tuple(sorted((_pod(pod) for pod in pods), key=lambda pod: (pod.rank, pod.name)))
         deleting = job.metadata.deletion_timestamp is not None
@@ -216,9 +223,9 @@ class TrainerApi:
     def delete(self, name: str) -> None:
         """Begins to delete a job; one that is not there is none to delete."""
         try:
-            with _explained(f"TrainJob {self.namespace}/{name}"):
+            with answered(f"TrainJob {self.namespace}/{name}"):
                 self._client.delete_job(name)
-        except _Absent:
+        except Absent:
             pass
 
     def names(self, run: str) -> list[str]:
@@ -227,8 +234,8 @@ class TrainerApi:
         Args:
             run: Label of the run.
         """
-        with _explained(f"the TrainJobs in {self.namespace}"):
-            found = self._objects.list_namespaced_custom_object(
+        with answered(f"the TrainJobs in {self.namespace}"):
+            found = self.objects.list_namespaced_custom_object(
                 GROUP, VERSION, self.namespace, JOBS, label_selector=f"{RUN_LABEL}={run}"
             )
         return sorted(item["metadata"]["name"] for item in found["items"])
@@ -244,7 +251,7 @@ class TrainerApi:
 
         more = {"since_seconds": _age(since)} if since else {}
         try:
-            text = self._core.read_namespaced_pod_log(
+            text = self.core.read_namespaced_pod_log(
                 pod, self.namespace, container=CONTAINER, timestamps=True, **more
             )
         except ApiException:
@@ -254,8 +261,8 @@ class TrainerApi:
 
     def events(self, name: str) -> list[str]:
         """Returns what Kubernetes says of a job and its pods, the oldest first."""
-        with _explained(f"the events in {self.namespace}"):
-            events = self._core.list_namespaced_event(self.namespace).items
+        with answered(f"the events in {self.namespace}"):
+            events = self.core.list_namespaced_event(self.namespace).items
         own = [event for event in events if (event.involved_object.name or "").startswith(name)]
         rows = [
             (event.last_timestamp or event.event_time or event.metadata.creation_timestamp, event)
@@ -323,17 +330,26 @@ def _age(stamp: str) -> int:
     return max(1, int((datetime.now(UTC) - then).total_seconds()) + 2)
 
 
-class _Absent(Exception):
+class Absent(Exception):
     """There is no such object."""
 
 
-class _Conflict(Exception):
+class Conflict(Exception):
     """There is such an object already."""
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Makes errors of Kubernetes such as people read, out of those that the SDK hides behind its own."""
+def answered(what: str) -> Iterator[None]:
+    """Makes errors of Kubernetes such as people read, out of those that the SDK hides behind its own.
+
+    Args:
+        what: What is asked for, in words.
+
+    Raises:
+        Absent: If it does not exist.
+        Conflict: If it exists already.
+        VisavisError: If the cluster refuses; `TransientError` if it does not answer.
+    """
     from kubernetes.client import ApiException
     from urllib3.exceptions import HTTPError
 
@@ -347,9 +363,9 @@ def _explained(what: str) -> Iterator[None]:
             raise VisavisError(f"{what}: {error}: {reason}", fix=_MALFORMED) from error
         status, said = reason.status, _said(reason)
         if status == 404 and "runtime" not in f"{error}".lower():
-            raise _Absent from None
+            raise Absent from None
         if status == 409:
-            raise _Conflict from None
+            raise Conflict from None
         if status == 429 or status >= 500:
             raise TransientError(f"{what}: the cluster failed: {status} {said}", fix=_AGAIN) from error
         fix = _REFUSED.get(status, _MALFORMED)

@@ -83,6 +83,7 @@ class TrainJobLauncher:
         self._api = api or TrainerApi(self._settings.namespace)
         self._page, self._tell = page, tell
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._used = 0.0
         self._stamps: dict[str, str] = {}
 
     def run(self, job: Job) -> None:
@@ -93,6 +94,7 @@ class TrainJobLauncher:
         while True:
             self._adopt_or_create(name, job)
             ended = self._wait(name, job.step)
+            self._used += ended.seconds
             self._note(name, job.step, ended)
             if ended.look.state == "complete":
                 self._api.delete(name)
@@ -121,6 +123,7 @@ class TrainJobLauncher:
                 image=self._run.image,
                 profile=self._profile,
                 placement=self._placement,
+                seconds=max(1, round(self._profile.seconds - self._used)),
                 labels={RUN_LABEL: run_label(self._run), STEP_LABEL: job.step.replace("_", "-")},
             )
             if made:

@@ -21,7 +21,8 @@ Importing a step is cheap: its libraries are imported when it has work to do.
 | `register_model` | scorecard, decision |
 | `promote_model` | version |
 | `monitor_champion` | tokens |
-| `evaluate_version` | tokens |
+| `evaluate_version` (with `version=`) | tokens |
+| `promote_version` (with `version=`) | decision |
 | `score_arm` | tokens, detokenizer, mllm (not if only the detokenizer is compared) |
 | `close_run` | |
 """

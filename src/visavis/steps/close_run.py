@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visavis.cluster.cost import Cost, costs_of_run
 from visavis.files import read_json, write_atomic, write_json
 from visavis.steps.contracts import RunContext
 from visavis.steps.evaluate_champion import DIFFERENCES
 from visavis.steps.framework import RECORD_SUFFIX, Manifest, log
 from visavis.steps.run_files import (
     CHAT,
+    COST,
     CURVES_PLOT,
     DECISION,
     DRIFT,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 _SENT = (
     *(FUNNEL, FUNNEL_PLOT, TIMINGS, CURVES_PLOT, SCORECARD, SCORECARD_PLOT, CHAT, REPORT),
-    *(DECISION, PROMOTION, DRIFT),
+    *(DECISION, PROMOTION, DRIFT, COST),
 )
 _TAKEN = {
     "evaluate_model": (SCORECARD, CHAT),
@@ -62,6 +64,11 @@ def close_run(recipe: str, context: str, succeeded: bool) -> None:
     run = RunContext.model_validate_json(context)
     folder = Path(run.run_dir)
     funnel, timings = funnel_of(folder), timings_of(folder)
+    costs = costs_of_run(run.cluster, folder, timings["steps"])
+    if run.cluster.profiles:
+        total = sum(costs.values(), Cost()).metrics()
+        rows = {step: cost.metrics() for step, cost in costs.items()}
+        write_json(folder / COST, {"run": total, "steps": rows})
     write_json(folder / FUNNEL, funnel)
     write_json(folder / TIMINGS, timings)
     write_json(folder / STATUS, {"status": "succeeded" if succeeded else "failed", "run": run.run_name})
@@ -176,6 +183,10 @@ def _report(
         figures |= scorecard.metrics()
         rounds = scorecard.curves()
     now = int(time.time() * 1000)
+    if (folder / COST).is_file():
+        costs = read_json(folder / COST)
+        figures |= costs["run"]
+        _note_costs(client, run, timings, costs["steps"])
     points = [Metric(name, value, now, 0) for name, value in figures.items()]
     points += [Metric(n, value, now, number) for number, row in rounds.items() for n, value in row.items()]
     client.log_batch(parent, metrics=points)
@@ -195,6 +206,20 @@ def _tags(run: RunContext, manifests: Mapping[str, Manifest]) -> dict[str, str]:
     if registered := manifests.get("register_model"):
         tags["model.version"] = f"{registered.metrics['version']:.0f}"
     return tags
+
+
+def _note_costs(
+    client: Any, run: RunContext, timings: dict[str, Any], costs: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Adds what each step took to its MLflow run, which its store remembers."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    for step in timings["steps"]:
+        record = Path(run.store) / step["step"] / f"{step['key']}{RECORD_SUFFIX}"
+        if step["step"] in costs and record.is_file():
+            metrics = [Metric(name, value, now, 0) for name, value in costs[step["step"]].items()]
+            client.log_batch(read_json(record)["run_id"], metrics=metrics)
 
 
 def _note_reused(client: Any, run: RunContext, timings: dict[str, Any]) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from visavis.files import write_json
+from visavis.files import read_json, write_json
 from visavis.steps.contracts import RunContext
 from visavis.steps.framework import LEDGER_NAME, Manifest, StepJob, StepResult, log, run_step
 from visavis.steps.register_model import MODEL_FOLDER
+from visavis.steps.run_files import VERSION, WEIGHTS_TAG
 from visavis.steps.scoring import SECTION, champion_of, score_version
 
 CHAMPION, DIFFERENCES = "champion.json", "differences.json"
@@ -31,7 +32,6 @@ def evaluate_champion(
 
 
 def _body(job: StepJob) -> StepResult:
-    from visavis.chat.weights import weights_digest
     from visavis.data.ledger import Ledger
     from visavis.evaluation.scorecard import Scorecard
 
@@ -44,7 +44,7 @@ def _body(job: StepJob) -> StepResult:
         log.info("model %s has no champion: there is nothing to compare with", job.recipe.registration.name)
         return StepResult(ledger.close(job.work / LEDGER_NAME, 1))
     write_json(job.work / CHAMPION, {"version": version.version, "uri": version.uri})
-    if version.tags.get("weights.sha256") == weights_digest(candidate / MODEL_FOLDER):
+    if version.tags.get(WEIGHTS_TAG) == _weights_of(candidate):
         log.info("%s is this very model", version.uri)
         scorecard = Scorecard.read(candidate / "scorecard.json")
         theirs = Scorecard.read_items(candidate / "items.jsonl")
@@ -58,6 +58,15 @@ def _body(job: StepJob) -> StepResult:
     job.tracker.set_tags({"champion.version": version.uri})
     ledger.keep("champion", version=version.uri)
     return StepResult(ledger.close(job.work / LEDGER_NAME, 1), metrics)
+
+
+def _weights_of(candidate: Path) -> str:
+    """Returns the hash of the weights that were scored: a model of this run, or a version of the registry."""
+    from visavis.chat.weights import weights_digest
+
+    if (candidate / VERSION).is_file():
+        return str(read_json(candidate / VERSION)[WEIGHTS_TAG])
+    return weights_digest(candidate / MODEL_FOLDER)
 
 
 def _compared(job: StepJob, candidate: Path, theirs: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:

@@ -338,7 +338,7 @@ def _timed(name: str, run: RunContext) -> Iterator[dict[str, Any]]:
         "pid": os.getpid(),
     }
     path = folder / "timings" / f"{name}.json"
-    refuse_again(run, name)
+    refuse_again(folder, name, run.cluster.retries.not_again_seconds)
     (folder / "failures" / f"{name}.json").unlink(missing_ok=True)
     write_json(path, timing)
     try:
@@ -356,20 +356,22 @@ def _timed(name: str, run: RunContext) -> Iterator[dict[str, Any]]:
         _write_anyway(path, timing)
 
 
-def refuse_again(run: RunContext, name: str) -> None:
+def refuse_again(folder: Path, name: str, seconds: int) -> None:
     """Ends at once what was just ended by a mistake of its user: trying again helps against lost machines only.
 
-    Kubeflow tries a failed step again whatever it failed of. How long the note of the failure counts is set with
-    the retries; on this machine, where nobody tries again by himself, it does not.
+    Kubeflow tries a failed step again whatever it failed of.
+
+    Args:
+        folder: Folder of the run.
+        name: Name of the step.
+        seconds: How long the note of a failure counts; 0 on this machine, where only people try again.
 
     Raises:
         VisavisError: The same as then.
     """
-    path = Path(run.run_dir) / "failures" / f"{name}.json"
-    if not run.cluster.retries.not_again_seconds or not path.is_file():
-        return
-    failure = read_json(path)
-    if failure["lasting"] and time.time() - failure["at"] < run.cluster.retries.not_again_seconds:
+    path = folder / "failures" / f"{name}.json"
+    failure = read_json(path) if seconds and path.is_file() else {"lasting": False}
+    if failure["lasting"] and time.time() - failure["at"] < seconds:
         raise VisavisError(failure["message"], fix=failure["fix"])
 
 

@@ -34,7 +34,7 @@ def _body(job: StepJob) -> StepResult:
             f"`visavis approve {version['version']}`, then `visavis promote {version['version']}`"
         )
     else:
-        reason, words = _promoted(job, version["version"])
+        reason, words = promoted(job, version["version"])
     log.info("%s", words)
     if reason:
         ledger.drop(uri, reason)
@@ -45,7 +45,7 @@ def _body(job: StepJob) -> StepResult:
     return StepResult(ledger.close(job.work / LEDGER_NAME, 1), {"promoted": float(not reason)})
 
 
-def _promoted(job: StepJob, number: str) -> tuple[str, str]:
+def promoted(job: StepJob, number: str) -> tuple[str, str]:
     """Approves and promotes a version; returns why it could not be (empty if it was), and what people read."""
     from visavis.registry.promotion import AUTOMATIC, Office
 

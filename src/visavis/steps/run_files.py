@@ -21,6 +21,9 @@ SHEETS = {
 """Pictures that the evaluation draws, as NAME.png, and their headings."""
 SCORECARD, CHAT, REPORT = "scorecard.json", "chat.png", "report.html"
 DECISION, PROMOTION, DRIFT = "decision.json", "promotion.json", "drift.json"
+COST = "cost.json"
+VERSION, WEIGHTS_TAG = "version.json", "weights.sha256"
+"""Which registered version a result is about, and the tag with the hash of its weights."""
 CURVES_PLOT, SCORECARD_PLOT = "curves.png", "scorecard.png"
 
 

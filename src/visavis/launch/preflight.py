@@ -1,0 +1,185 @@
+"""A look at what a run needs of its surroundings before it takes a GPU; the cluster file says what that is."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from visavis.cluster import Needs
+from visavis.errors import TransientError, VisavisError
+from visavis.files import write_atomic
+from visavis.launch.job_page import page_head
+from visavis.launch.trainer_api import Absent, TrainerApi, answered
+from visavis.steps.contracts import RunContext
+from visavis.steps.framework import log, note_failure
+
+STEP = "preflight"
+KUEUE = ("kueue.x-k8s.io", "v1beta1")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of one look.
+
+    Attributes:
+        subject: What was looked for.
+        error: What is wrong with it; None if nothing is.
+    """
+
+    subject: str
+    error: VisavisError | None = None
+
+
+def preflight(recipe: str, context: str, images: str, page: str | Path) -> list[Finding]:
+    """Looks at everything that the run's cluster file asks for, then says all that is missing at once.
+
+    Args:
+        recipe: Resolved recipe as JSON.
+        context: `RunContext` as JSON.
+        images: Images of the pipeline, as a list in JSON.
+        page: HTML file to write.
+
+    Raises:
+        VisavisError: If something is missing; `TransientError` if it is only out of reach.
+    """
+    run = RunContext.model_validate_json(context)
+    findings = examine(run, json.loads(images))
+    write_atomic(Path(page), _page(run, findings))
+    for finding in findings:
+        log.info("%s: %s", finding.subject, finding.error.message if finding.error else "ok")
+    wrong = [finding.error for finding in findings if finding.error]
+    if wrong:
+        lasting = [error for error in wrong if not isinstance(error, TransientError)]
+        kind = VisavisError if lasting else TransientError
+        told = kind("; ".join(e.message for e in wrong), fix="; ".join(dict.fromkeys(e.fix for e in wrong)))
+        note_failure(Path(run.run_dir), STEP, told)
+        raise told
+    return findings
+
+
+def examine(run: RunContext, images: list[str]) -> list[Finding]:
+    """Returns what came of each look; what the cluster file leaves empty is not looked at."""
+    needs = run.cluster.needs
+    findings = [_found(f"image {image}", partial(_digest, image)) for image in images if needs.digests]
+    if needs.bucket:
+        findings.append(_found(f"place {needs.bucket}", lambda: _writable(needs.bucket)))
+    if needs.tracker:
+        findings.append(_found("MLflow", lambda: _tracker(run.tracking_uri)))
+    if needs.secrets or needs.kinds or needs.queues:
+        findings += _cluster(needs, run.cluster.training.namespace)
+    return findings
+
+
+def _found(subject: str, look: Callable[[], Any]) -> Finding:
+    try:
+        look()
+    except VisavisError as error:
+        return Finding(subject, error)
+    return Finding(subject)
+
+
+def _digest(image: str) -> None:
+    name, at, digest = image.partition("@sha256:")
+    if not at or len(digest) != 64:
+        raise VisavisError(
+            f"image {name} is named by a tag, which may mean another image tomorrow",
+            fix="set VISAVIS_TOOLS_IMAGE and VISAVIS_TRAIN_IMAGE to name@sha256:... and compile again",
+        )
+
+
+def _writable(place: str) -> None:
+    """Writes, reads and removes a small file."""
+    name, content = f".preflight-{uuid.uuid4().hex}", b"visavis"
+    fix = f"let the run's service account write to {place}, or change needs.bucket"
+    if not place.startswith("s3://"):
+        try:
+            write_atomic(Path(place) / name, content)
+            (Path(place) / name).unlink()
+        except OSError as error:
+            raise VisavisError(f"{place} cannot be written: {error}", fix=fix) from error
+        return
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, _, prefix = place.removeprefix("s3://").partition("/")
+    where = {"Bucket": bucket, "Key": "/".join(filter(None, [prefix.strip("/"), name]))}
+    client = boto3.client("s3")
+    try:
+        client.put_object(**where, Body=content)
+        client.delete_object(**where)
+    except ClientError as error:
+        raise VisavisError(f"{place} cannot be written: {error}", fix=fix) from error
+    except BotoCoreError as error:
+        raise TransientError(f"{place} is out of reach: {error}", fix=fix) from error
+
+
+def _tracker(uri: str) -> None:
+    if not uri:
+        raise VisavisError(
+            "the run has no tracking_uri", fix="set MLFLOW_TRACKING_URI for whoever submits it"
+        )
+    from mlflow.exceptions import MlflowException
+
+    from visavis.tracking import client_for
+
+    try:
+        client_for(uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        raise TransientError(
+            f"MLflow at {uri} does not answer: {error}", fix="start it, or mend its address"
+        ) from error
+
+
+def _cluster(needs: Needs, namespace: str) -> Iterator[Finding]:
+    """Yields what came of looking for things of the cluster by their names."""
+    try:
+        api = TrainerApi(namespace)
+    except VisavisError as error:
+        yield Finding("cluster", error)
+        return
+    for name in needs.secrets:
+        yield _there(
+            f"secret {name}",
+            f"make it in namespace {api.namespace}",
+            partial(api.core.read_namespaced_secret, name, api.namespace),
+        )
+    for kind in needs.kinds:
+        yield _there(f"kind {kind}", "install what brings it along", partial(_kind, api, kind))
+    for queue in needs.queues:
+        look = partial(api.objects.get_namespaced_custom_object, *KUEUE, api.namespace, "localqueues", queue)
+        yield _there(f"queue {queue}", f"make that LocalQueue in namespace {api.namespace}", look)
+
+
+def _kind(api: TrainerApi, kind: str) -> None:
+    """Looks for a custom resource by discovery, which every service account may use."""
+    plural, version, group = kind.split(".", 2)
+    known = api.objects.get_api_resources(group, version).resources
+    if plural not in {resource.name for resource in known}:
+        raise Absent
+
+
+def _there(subject: str, fix: str, look: Callable[[], Any]) -> Finding:
+    """Looks for one thing; of what comes back, nothing is kept: it may be secret."""
+    try:
+        with answered(subject):
+            look()
+    except Absent:
+        return Finding(subject, VisavisError(f"{subject} does not exist", fix=fix))
+    except VisavisError as error:
+        return Finding(subject, error)
+    return Finding(subject)
+
+
+def _page(run: RunContext, findings: list[Finding]) -> str:
+    rows = [
+        f"<tr><td>{'missing' if found.error else 'ok'}</td><td>{escape(found.subject)}</td>"
+        f"<td>{escape(f'{found.error.message}. Fix: {found.error.fix}' if found.error else '')}</td></tr>"
+        for found in findings
+    ] or ["<tr><td>The cluster file asks for nothing.</td></tr>"]
+    return page_head(f"Before run {run.run_name}") + f"<table>{''.join(rows)}</table></body></html>\n"
