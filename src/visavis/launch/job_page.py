@@ -8,6 +8,7 @@ from pathlib import Path
 
 from visavis.cluster.cost import attempts_of, cost_of
 from visavis.files import write_atomic
+from visavis.launch.run_folder import step_folder
 from visavis.launch.trainer_api import Look
 from visavis.steps.contracts import RunContext
 
@@ -54,7 +55,9 @@ def write_page(
             f"<p>The job is {escape(' '.join(filter(None, [look.state, look.reason, look.message])))}.</p>"
         )
         parts += [f"<p>{escape(pod.words())}</p>" for pod in look.pods]
-    if attempts := attempts_of(Path(run.run_dir), step):
+    with step_folder(run, step) as folder:
+        attempts = attempts_of(folder, step)
+    if attempts:
         parts.append(
             "<table><tr><th>attempt</th><th>ended</th><th>minutes</th><th>GPU-hours</th><th>USD</th></tr>"
         )

@@ -15,6 +15,7 @@ from visavis.cluster import Needs
 from visavis.errors import TransientError, VisavisError
 from visavis.files import write_atomic
 from visavis.launch.job_page import page_head
+from visavis.launch.run_folder import step_folder
 from visavis.launch.trainer_api import Absent, TrainerApi, answered
 from visavis.steps.contracts import RunContext
 from visavis.steps.framework import log, note_failure
@@ -58,7 +59,8 @@ def preflight(recipe: str, context: str, images: str, page: str | Path) -> list[
         lasting = [error for error in wrong if not isinstance(error, TransientError)]
         kind = VisavisError if lasting else TransientError
         told = kind("; ".join(e.message for e in wrong), fix="; ".join(dict.fromkeys(e.fix for e in wrong)))
-        note_failure(Path(run.run_dir), STEP, told)
+        with step_folder(run, STEP) as folder:
+            note_failure(folder, STEP, told)
         raise told
     return findings
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from visavis.cluster import Placement
 from visavis.errors import TransientError, VisavisError
-from visavis.files import write_atomic
+from visavis.files import read_json, write_atomic
 from visavis.launch.job_page import write_page
 from visavis.launch.jobs import Job, JobFailed, Launcher, LocalLauncher
-from visavis.launch.local import explained
+from visavis.launch.run_folder import step_folder
 from visavis.launch.trainjob import TrainJobLauncher
 from visavis.steps.contracts import Manifest, RunContext, Unmade
 from visavis.steps.framework import note_failure, refuse_again
@@ -58,7 +58,8 @@ def train_step(
         found: Manifest = step(recipe, looking, inputs, output, **options)
         return found
 
-    refuse_again(run, job.step)
+    with step_folder(run, job.step) as folder:
+        refuse_again(folder, job.step, run.cluster.retries.not_again_seconds)
     write_page(Path(page), run, job.step)
     try:
         made()
@@ -69,15 +70,16 @@ def train_step(
         done: Manifest = step(recipe, context, inputs, output, **options)
         return done
     try:
-        _launch(launcher, job, Path(run.run_dir))
+        _launch(launcher, job, run)
         manifest = made()
     except Unmade as unmade:
         raise TransientError(
             f"the job of {job.step} is complete, but its result {unmade.key} is not in the store",
             fix=f"run this again; is {run.store} the same place for the step and its job?",
         ) from None
-    for path in (Path(output), Path(run.run_dir) / "manifests" / f"{job.step}.json"):
-        write_atomic(path, manifest.model_dump_json(indent=2) + "\n")
+    with step_folder(run, job.step) as folder:
+        for path in (Path(output), folder / "manifests" / f"{job.step}.json"):
+            write_atomic(path, manifest.model_dump_json(indent=2) + "\n")
     return manifest
 
 
@@ -108,12 +110,19 @@ def launcher_for(
     return TrainJobLauncher(run, profile, Placement.of(profile, task), key, page)
 
 
-def _launch(launcher: Launcher, job: Job, run_dir: Path) -> None:
+def _launch(launcher: Launcher, job: Job, run: RunContext) -> None:
     """Runs a job; its failure is told as that of the step, and noted in the run's folder."""
     try:
         launcher.run(job)
     except JobFailed as error:
-        raise explained(run_dir, error) from error
+        with step_folder(run, job.step) as folder:
+            note = folder / "failures" / f"{job.step}.json"
+            told: dict[str, Any] = {"message": str(error), "fix": "", "lasting": False}
+            failure = read_json(note) if note.is_file() else told
+        fix = failure["fix"] or "read the job's last lines: they are in the log of the step and on its page"
+        kind = VisavisError if failure["lasting"] else TransientError
+        raise kind(f"step {job.step}: {failure['message']}", fix=fix) from error
     except VisavisError as error:
-        note_failure(run_dir, job.step, error)
+        with step_folder(run, job.step) as folder:
+            note_failure(folder, job.step, error)
         raise

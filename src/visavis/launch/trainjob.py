@@ -20,6 +20,7 @@ from visavis.errors import TransientError, VisavisError
 from visavis.files import read_json, sha256_bytes
 from visavis.launch.job_page import write_page
 from visavis.launch.jobs import Job, JobFailed
+from visavis.launch.run_folder import step_folder
 from visavis.launch.trainer_api import DELETED, RUN_LABEL, STEP_LABEL, TOO_LONG, Look, TrainerApi
 from visavis.steps.contracts import RunContext
 
@@ -199,12 +200,11 @@ class TrainJobLauncher:
         """Whether a failed job was stopped or taken away; torchrun hides the code of that, the step's note tells it."""
         if look.may_go_on:
             return True
-        note = Path(self._run.run_dir) / "timings" / f"{step}.json"
-        return (
-            look.reason not in (TOO_LONG, DELETED)
-            and note.is_file()
-            and read_json(note)["status"] == "stopped"
-        )
+        if look.reason in (TOO_LONG, DELETED):
+            return False
+        with step_folder(self._run, step) as folder:
+            note = folder / "timings" / f"{step}.json"
+            return note.is_file() and read_json(note)["status"] == "stopped"
 
     def _failure(self, name: str, step: str, look: Look) -> Exception:
         """Tells why a job failed, and cleans up after it if nobody is to look at it."""
@@ -241,7 +241,8 @@ class TrainJobLauncher:
             "seconds": round(ended.seconds, 3),
             "nodes": self._profile.nodes,
         }
-        note_attempt(Path(self._run.run_dir), step, attempt)
+        with step_folder(self._run, step) as folder:
+            note_attempt(folder, step, attempt)
         self._write(name, step, ended.look)
 
     def _write(self, name: str, step: str, look: Look) -> None:

@@ -370,7 +370,7 @@ def refuse_again(folder: Path, name: str, seconds: int) -> None:
         VisavisError: The same as then.
     """
     path = folder / "failures" / f"{name}.json"
-    failure = read_json(path) if seconds and path.is_file() else {"lasting": False}
+    failure: dict[str, Any] = read_json(path) if seconds and path.is_file() else {"lasting": False}
     if failure["lasting"] and time.time() - failure["at"] < seconds:
         raise VisavisError(failure["message"], fix=failure["fix"])
 
