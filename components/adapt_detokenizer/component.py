@@ -28,6 +28,8 @@ def adapt_detokenizer(
     Predicted tokens are smoother than true ones; after this the detokenizer expects them. Goes beyond
     the paper.
 
+    Paper: section 3.1.
+
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.

@@ -19,6 +19,8 @@ def build_conversations(
 
     Single-round sets for the stages and the three-round set by name; no person is in two splits.
 
+    Paper: sections 3.2, 3.3.
+
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.

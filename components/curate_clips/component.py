@@ -18,6 +18,8 @@ def curate_clips(
     people who do not match, too far apart for one square, a cut, a near-duplicate. The result does not
     depend on the parts.
 
+    Paper: sections 3.3.2, 4.1.
+
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.

@@ -18,6 +18,8 @@ def curate_part(
     Each clip is judged by itself, so any number of parts may be worked on at once. A killed one goes on where it
     was. Bad files never stop it.
 
+    Paper: sections 3.3.2, 4.1.
+
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.

@@ -17,6 +17,8 @@ def describe_clips(
     Only captions with exactly two names are kept; the order in which they name people is random with
     respect to left and right.
 
+    Paper: section 3.3.2.
+
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.

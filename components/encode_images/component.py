@@ -16,6 +16,8 @@ def encode_images(
 
     Content-addressed: a picture that is used twice, or that an earlier run encoded, is encoded once.
 
+    Paper: section 3.1.
+
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.

@@ -17,6 +17,8 @@ def evaluate_champion(
 
     Without a champion there is nothing to do, and the result says so.
 
+    Paper: section 4.
+
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.

@@ -24,6 +24,8 @@ def evaluate_model(
 
     Every figure has a 95 % interval.
 
+    Paper: section 4.
+
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.

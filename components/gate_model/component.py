@@ -18,6 +18,8 @@ def gate_model(
     A model that fails does not fail the run: the decision names the rule, and the version gets no
     alias.
 
+    Paper: section 4.
+
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.

@@ -18,6 +18,8 @@ def make_full_body(
 
     Without `full_body.enabled` the result is empty.
 
+    Paper: sections 4.1, Suppl. 8.
+
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.

@@ -17,6 +17,8 @@ def register_model(
 
     Equal weights and recipe make no second version, so a retry is harmless.
 
+    Paper: section 4.
+
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.

@@ -17,6 +17,8 @@ def score_arm(
 ) -> None:
     """Score one arm of the paper's comparisons: how it reconstructs and, with an MLLM, whom it paints.
 
+    Paper: sections 3.1 and 3.2.
+
     Args:
         recipe: Resolved recipe of the arm as JSON.
         context: Store, run folder and tracker as JSON.

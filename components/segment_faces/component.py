@@ -17,6 +17,8 @@ def segment_faces(
     The face box is the prompt; a mask that is empty, too small or spills over is dropped with that
     reason.
 
+    Paper: sections 3.2, 3.3.2.
+
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.

@@ -25,6 +25,8 @@ def tune_detokenizer(
 
     Starts from the pack's text-to-image model. Checkpoints outlive a kill; resume is exact.
 
+    Paper: section 3.1.
+
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.

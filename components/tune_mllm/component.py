@@ -27,6 +27,8 @@ def tune_mllm(
 
     Stage N starts from the checkpoint of stage N-1 and its manifest says so.
 
+    Paper: section 3.2.
+
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.

@@ -26,6 +26,8 @@ def tune_rounds(
 
     All rounds of a chat are trained in one forward pass.
 
+    Paper: section 3.3.
+
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from kfp.compiler import Compiler
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from pipelines.curate import curate
+from pipelines.evaluate import evaluate
+from pipelines.monitor import monitor
+from pipelines.promote import promote
 from pipelines.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
-PIPELINES = {"train": train, "curate": curate}
-TASKS = {"train": 20, "curate": 8, "monitor": 10}
+PIPELINES = {"train": train, "curate": curate, "evaluate": evaluate, "promote": promote, "monitor": monitor}
+TASKS = {"train": 21, "curate": 9, "monitor": 11, "evaluate": 4, "promote": 7}
+MOST_PARAMETERS = 8
 
 
 @pytest.fixture(scope="module", params=PIPELINES)
@@ -52,6 +57,25 @@ def test_kubeflow_can_read_it(compiled: Path, spec: dict[str, Any]) -> None:
     message = PipelineSpec()
     json_format.ParseDict(spec, message)
     assert message.pipeline_info.name == f"visavis-{compiled.stem}"
+
+
+def test_a_run_has_few_parameters_and_all_are_text(spec: dict[str, Any]) -> None:
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert len(parameters) <= MOST_PARAMETERS
+    assert {row["parameterType"] for row in parameters.values()} == {"STRING"}
+
+
+def test_nothing_begins_before_the_look_whether_all_is_there(spec: dict[str, Any]) -> None:
+    (dag,) = (dag for dag in dags(spec).values() if "preflight" in dag["tasks"])
+    free = [key for key, task in dag["tasks"].items() if not task.get("dependentTasks")]
+    assert free == ["preflight"]
+    images = dag["tasks"]["preflight"]["inputs"]["parameters"]["images"]["runtimeValue"]["constant"]
+    used = {
+        row["container"]["image"]
+        for row in spec["deploymentSpec"]["executors"].values()
+        if "container" in row
+    }
+    assert used <= set(json.loads(images))
 
 
 def test_no_reference_dangles(spec: dict[str, Any]) -> None:

@@ -17,7 +17,17 @@ STEPS = {
     "build_conversations", "encode_images",
     "tune_detokenizer", "tune_mllm", "tune_rounds", "adapt_detokenizer", "evaluate_model",
     "evaluate_champion", "gate_model", "register_model", "promote_model", "close_run", "score_arm", "monitor_champion",
+    "evaluate_version", "promote_version", "preflight",
 }  # fmt: skip
+
+LAUNCHED = {
+    **dict.fromkeys(
+        ("tune_detokenizer", "tune_mllm", "tune_rounds", "adapt_detokenizer"), ("training", "train_step")
+    ),
+    "close_run": ("closing", "close_run"),
+    "preflight": ("preflight", "preflight"),
+}
+"""Components that deal with the cluster and not only with their step: what they call of `visavis.launch`."""
 
 every_component = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
@@ -39,9 +49,13 @@ def test_the_body_is_short_and_calls_the_step_of_its_name(folder: Path) -> None:
     body = function.body[1:]
     assert body[-1].end_lineno - body[0].lineno + 1 <= 15
     imports = [node for node in ast.walk(function) if isinstance(node, ast.ImportFrom | ast.Import)]
-    assert [(node.module, node.names[0].name) for node in imports] == [
-        (f"visavis.steps.{folder.name}", folder.name)
-    ]
+    wanted = (f"visavis.steps.{folder.name}", folder.name)
+    if folder.name in LAUNCHED:
+        module, name = LAUNCHED[folder.name]
+        wanted = (f"visavis.launch.{module}", name)
+    assert [(node.module, node.names[0].name) for node in imports] == [wanted]
+    if wanted[1] == "train_step":
+        assert f'train_step("{folder.name}"' in ast.unparse(function).replace("'", '"')
 
 
 @every_component
@@ -49,7 +63,7 @@ def test_the_module_imports_only_the_standard_library_and_kfp(folder: Path) -> N
     tree = ast.parse((folder / "component.py").read_text())
     modules = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
     modules |= {name.name for node in tree.body if isinstance(node, ast.Import) for name in node.names}
-    assert modules - set(sys.stdlib_module_names) <= {"kfp", "components.images"}
+    assert modules - set(sys.stdlib_module_names) <= {"kfp", "components.images", "components.handing_on"}
 
 
 @every_component
@@ -66,6 +80,13 @@ def test_every_argument_is_documented_in_code_and_readme(folder: Path) -> None:
     for argument in function.args.args:
         assert f"    {argument.arg}: " in inspect.cleandoc(docstring), argument.arg
         assert f"| `{argument.arg}` |" in readme, argument.arg
+
+
+@every_component
+def test_the_readme_is_made_of_the_docstring(folder: Path) -> None:
+    from tools.component_readmes import readme
+
+    assert (folder / "README.md").read_text() == readme(folder), "run `python -m tools.component_readmes`"
 
 
 @every_component

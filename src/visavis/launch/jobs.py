@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from visavis.cluster import Cluster
 from visavis.steps.contracts import RunContext
 
 _PIECE_CHARS = 90_000
@@ -70,7 +69,7 @@ class Job:
             inputs: Manifest file of each input.
             options: Further arguments; they are a part of the step's name.
         """
-        told = context.model_copy(update={"cluster": Cluster(), "looks": False}).model_dump_json()
+        told = context.model_dump_json(exclude={"cluster", "looks"})
         manifests = {name: Path(path).read_text() for name, path in inputs.items()}
         return cls("_".join([function, *options.values()]), function, recipe, told, manifests, dict(options))
 

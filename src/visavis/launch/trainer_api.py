@@ -7,6 +7,7 @@ the objects themselves.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -132,6 +133,8 @@ class TrainerApi:
         from kubeflow.trainer import TrainerClient
         from kubernetes.config import ConfigException
 
+        # It says in ten lines that a service account may not read the version of the control plane.
+        logging.getLogger("kubeflow.trainer").setLevel(logging.ERROR)
         try:
             self._client = TrainerClient(KubernetesBackendConfig(namespace=namespace or None))
         except ConfigException as error:

@@ -164,7 +164,7 @@ class TrainJobLauncher:
                 time.sleep(self._settings.poll_seconds)
                 continue
             now = answered = time.monotonic()
-            seconds = max(seconds, look.seconds)
+            seconds = look.seconds or seconds
             if look.state in ("complete", "failed"):
                 return _Ended(look, seconds)
             if look.state == "absent":

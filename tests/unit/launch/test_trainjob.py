@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -370,4 +369,4 @@ def test_no_cluster_is_an_error_with_a_way_out(tmp_path: Path, monkeypatch: pyte
 
 def test_jobs_of_a_run_are_known_by_a_label_that_kubernetes_takes(run: RunContext) -> None:
     assert len(run_label(run)) == 16 and run_label(run).isalnum()
-    assert json.loads(job(run).context)["cluster"]["training"]["run_as"] == "process"
+    assert RunContext.model_validate_json(job(run).context).cluster == Cluster()

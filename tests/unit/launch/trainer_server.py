@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -152,6 +153,8 @@ class TrainerServer:
     """How often another attempt makes the job between the look and the making."""
     lingers: int = 0
     """Looks for which a deleted job is still there."""
+    act: Callable[[list[str]], Any] | None = None
+    """Really does what a job that is made says: its arguments."""
 
     def __post_init__(self) -> None:
         here = self
@@ -245,6 +248,8 @@ class TrainerServer:
         if name in self.jobs:
             return 409, {"message": f"trainjobs {name} already exists"}
         self.made.append(body)
+        if self.act is not None:
+            self.act(body["spec"]["trainer"]["args"])
         self.put(body)
         return 201, body
 
