@@ -79,6 +79,12 @@ def test_help_teaches_by_examples() -> None:
     assert "mllm.pair.lr=1e-4" in call("run", "--help").stdout
 
 
+def test_a_run_that_begins_in_the_middle_names_both() -> None:
+    for options in (["--from", "encode_images"], ["--input", "manifest.json"]):
+        result = call("run", *options)
+        assert result.exit_code == 2 and "--from and --input go together" in result.stderr
+
+
 def test_every_verb_has_help() -> None:
     import typer
 

@@ -26,6 +26,7 @@ from visavis.cli.serve import key, serve
 from visavis.cli.study import app as study_app
 from visavis.cli.train import train
 from visavis.cli.watching import logs, status
+from visavis.errors import VisavisError
 
 console = Console(highlight=False)
 
@@ -106,6 +107,20 @@ def run(
     recipe: RecipeName = "storybook",
     overrides: Overrides = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs and their results.")] = Path("runs"),
+    from_: Annotated[
+        str,
+        typer.Option("--from", metavar="STEP", help="Step whose result is not made but taken from --input."),
+    ] = "",
+    input_: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", metavar="MANIFEST", help="Manifest of that result, such as one of another run."
+        ),
+    ] = None,
+    no_cache: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STEP", help="Step that is made anew although its result is there; repeatable."),
+    ] = None,
     ablations: Annotated[
         bool,
         typer.Option("--ablations", help="Afterwards try the paper's claims: train the baselines, compare."),
@@ -130,8 +145,12 @@ def run(
     command. `--ablations` goes on to train what the paper compares or leaves open: UNet detokenizers, one without
     pooling, direct tuning, other losses and connectors; 12 arms for every seed.
 
+    `--from` begins in the middle: what only that step needs is not done.
+
     Examples: `visavis run --recipe smoke` · `visavis run clips.source=/my/clips` ·
-    `visavis run mllm.pair.lr=1e-4 rounds.steps=400` · `visavis run --ablations`
+    `visavis run mllm.pair.lr=1e-4 rounds.steps=400` · `visavis run --ablations` ·
+    `visavis run --from build_conversations --input runs/latest/manifests/build_conversations.json` ·
+    `visavis run --no-cache tune_rounds`
     """
     from visavis.packs import load_pack
     from visavis.recipes import apply_overrides, recipe_named
@@ -141,7 +160,12 @@ def run(
     from visavis.cli.summary import show, show_claims
     from visavis.launch import run_local
 
-    result = run_local(resolved, runs=runs, console=console)
+    if bool(from_) != bool(input_):
+        raise VisavisError(
+            "--from and --input go together", fix="give both: the step, and the manifest of its result"
+        )
+    given = {from_: input_} if input_ else {}
+    result = run_local(resolved, runs=runs, console=console, given=given, anew=no_cache or ())
     show(result.run_dir, console)
     if ablations:
         from visavis.launch.ablations import default_page, run_ablations

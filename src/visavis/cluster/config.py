@@ -72,6 +72,7 @@ class Needs(Strict):
         secrets: Secrets by name, all in the namespace of the run.
         kinds: Custom resources, as `trainjobs.v1alpha1.trainer.kubeflow.org`.
         queues: Kueue's LocalQueues by name.
+        queue_api: API of the Kueue that is installed.
         digests: Whether the images must be named by digest.
         tracker: Whether MLflow must answer.
     """
@@ -80,6 +81,7 @@ class Needs(Strict):
     secrets: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
+    queue_api: str = Field("kueue.x-k8s.io/v1beta2", pattern="^[^/]+/[^/]+$")
     digests: bool = False
     tracker: bool = False
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from rich.console import Console
 from visavis.errors import VisavisError
 from visavis.files import read_json, write_json
 from visavis.launch.clips import with_clips
+from visavis.launch.graph import skipped_by
 from visavis.launch.kfp_client import ROOT, pipeline_named
 from visavis.launch.progress import Watch
 from visavis.loading import local_tracking_uri
@@ -50,7 +51,13 @@ class RunResult:
 
 
 def run_local(
-    recipe: Recipe, *, runs: Path = Path("runs"), console: Console | None = None, pipeline: str = "train"
+    recipe: Recipe,
+    *,
+    runs: Path = Path("runs"),
+    console: Console | None = None,
+    pipeline: str = "train",
+    given: Mapping[str, Path] | None = None,
+    anew: Iterable[str] = (),
 ) -> RunResult:
     """Runs a pipeline here and returns when it is done.
 
@@ -63,6 +70,8 @@ def run_local(
         runs: Folder of all runs.
         console: Where to show the progress.
         pipeline: Name of the pipeline: `train`, or `curate` for its first half.
+        given: Step to the manifest file of a result that is taken for it; what only that needs is not done.
+        anew: Steps whose results are made anew although they are there.
 
     Raises:
         VisavisError: If a step failed; says which, why, and what to do.
@@ -72,10 +81,13 @@ def run_local(
     runs.mkdir(parents=True, exist_ok=True)
     _check_disk(runs)
     found = pipeline_named(pipeline)
-    placed = with_clips(recipe, runs / "clips", console)
+    skipped = skipped_by(found, given or {}, anew)
+    placed = recipe if "list_clips" in skipped else with_clips(recipe, runs / "clips", console)
     run_dir = _new_folder(runs, recipe.name)
     recipe.save(run_dir / "recipe.yaml")
-    context = context_for(recipe, runs, run_dir, run_dir.name)
+    taken = {step: str(path.resolve()) for step, path in (given or {}).items()}
+    changes = {"given": taken, "skipped": skipped, "anew": tuple(anew)}
+    context = context_for(recipe, runs, run_dir, run_dir.name).model_copy(update=changes)
     console.print(f"run {run_dir.name} in {run_dir}")
     carry_out(found, {"recipe": placed.model_dump_json()}, context, console)
     return RunResult(run_dir, context.tracking_uri, context.parent_run_id)

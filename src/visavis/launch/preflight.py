@@ -21,7 +21,6 @@ from visavis.steps.contracts import RunContext
 from visavis.steps.framework import log, note_failure
 
 STEP = "preflight"
-KUEUE = ("kueue.x-k8s.io", "v1beta1")
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,9 @@ def _cluster(needs: Needs, namespace: str) -> Iterator[Finding]:
     for kind in needs.kinds:
         yield _there(f"kind {kind}", "install what brings it along", partial(_kind, api, kind))
     for queue in needs.queues:
-        look = partial(api.objects.get_namespaced_custom_object, *KUEUE, api.namespace, "localqueues", queue)
+        group, version = needs.queue_api.split("/")
+        where = (group, version, api.namespace, "localqueues")
+        look = partial(api.objects.get_namespaced_custom_object, *where, queue)
         yield _there(f"queue {queue}", f"make that LocalQueue in namespace {api.namespace}", look)
 
 

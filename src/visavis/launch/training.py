@@ -53,8 +53,8 @@ def train_step(
     step = getattr(importlib.import_module(f"visavis.steps.{function}"), function)
     job = Job.of(function, recipe, run, inputs, options)
 
-    def made() -> Manifest:
-        looking = run.model_copy(update={"looks": True}).model_dump_json()
+    def made(anew: tuple[str, ...] = ()) -> Manifest:
+        looking = run.model_copy(update={"looks": True, "anew": anew}).model_dump_json()
         found: Manifest = step(recipe, looking, inputs, output, **options)
         return found
 
@@ -62,7 +62,7 @@ def train_step(
         refuse_again(folder, job.step, run.cluster.retries.not_again_seconds)
     write_page(Path(page), run, job.step)
     try:
-        made()
+        made(run.anew)
         launcher = None
     except Unmade as unmade:
         launcher = launcher_for(run, job.step, unmade.key, Path(page), task)

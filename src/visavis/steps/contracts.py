@@ -109,6 +109,9 @@ class RunContext(BaseModel):
         relayed: Whether the launcher of the run sends the calls of the steps to MLflow.
         system_metrics: Whether to record what a step uses of the machine.
         cluster: What the run may take of a cluster; the default is this machine.
+        given: Step to the manifest file of a result that is taken for it, wherever that was made.
+        skipped: Steps whose results nobody needs, because later ones are given; they do nothing.
+        anew: Steps whose results are made anew although they are there.
         looks: Whether the steps only look for their results, and raise `Unmade` for one that is not there.
     """
 
@@ -127,4 +130,11 @@ class RunContext(BaseModel):
     relayed: bool = False
     system_metrics: bool = True
     cluster: Cluster = Cluster()
+    given: dict[str, str] = Field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+    anew: tuple[str, ...] = ()
     looks: bool = False
+
+    def skips(self, step: str) -> bool:
+        """Tells whether a step does nothing; `curate_part` stands for all its parts."""
+        return any(step == name or step.startswith(f"{name}_") for name in self.skipped)

@@ -159,9 +159,11 @@ def run_step(
         key = content_key(name, code_version(body.__module__), values, digests, outside)
         return manifests, values, Path(run.store).resolve() / name / key
 
+    if run.skips(name):
+        return _nothing(name, run, output)
     if run.looks:
         _, _, final = opened()
-        if (found := _stored(final)) is None:
+        if (found := _known(name, run, final)) is None:
             raise Unmade(final.name)
         return found
     if _rank():
@@ -172,7 +174,7 @@ def run_step(
         key = timing["key"] = final.name
         final.parent.mkdir(parents=True, exist_ok=True)
         with _lock(name, final.with_suffix(".lock")):
-            manifest = _stored(final) if reuse else None
+            manifest = _known(name, run, final, reuse)
             timing["status"] = "reused" if manifest else "ran"
             if manifest is None:
                 work = final.with_suffix(".partial")
@@ -201,7 +203,7 @@ def _followed(
     final: Path,
 ) -> Manifest:
     """Takes part in a step that the first process does: reads the same, trains along, keeps nothing."""
-    stored = _stored(final)
+    stored = _known(name, run, final)
     if stored is not None:
         return stored
     os.environ.pop("MLFLOW_RUN_ID", None)
@@ -221,6 +223,27 @@ def _opened(name: str, path: str | Path) -> Manifest:
             fix="run the whole pipeline again: the step makes it anew",
         )
     return manifest
+
+
+def _nothing(name: str, run: RunContext, output: str | Path) -> Manifest:
+    """Writes the manifest of a step that is skipped; one part is the least that a loop over parts can do."""
+    counts = {"in": 0, "kept": 0, "dropped": {}}
+    manifest = Manifest(step=name, key="", uri=run.run_dir, counts=counts, files={}, metrics={"parts": 1})
+    write_atomic(Path(output), manifest.model_dump_json(indent=2) + "\n")
+    return manifest
+
+
+def _known(name: str, run: RunContext, final: Path, reuse: bool = True) -> Manifest | None:
+    """Returns the result that need not be made: the one that is given for the step, or the one in the store."""
+    if place := run.given.get(name):
+        given = _opened(name, place)
+        if given.step != name:
+            raise VisavisError(
+                f"{place} is the result of {given.step}, not of {name}",
+                fix=f"give --from {given.step}, or the manifest of a result of {name}",
+            )
+        return given
+    return _stored(final) if reuse and name not in run.anew else None
 
 
 def _stored(final: Path) -> Manifest | None:

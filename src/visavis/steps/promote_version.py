@@ -7,7 +7,6 @@ from pathlib import Path
 
 from visavis.errors import VisavisError
 from visavis.files import read_json, write_json
-from visavis.registry.promotion import GATE, GATE_CHAMPION, NO_CHAMPION
 from visavis.steps.framework import LEDGER_NAME, Manifest, StepJob, StepResult, log, run_step
 from visavis.steps.promote_model import promoted
 from visavis.steps.run_files import DECISION, PROMOTION
@@ -35,7 +34,7 @@ def promote_version(
 
 def _judged(job: StepJob, address: str) -> StepResult:
     from visavis.data.ledger import Ledger
-    from visavis.registry.promotion import Office
+    from visavis.registry.promotion import GATE, GATE_CHAMPION, NO_CHAMPION, Office
     from visavis.registry.versions import find
     from visavis.tracking import client_for
 

@@ -167,3 +167,13 @@ def test_clips_are_rendered_once(recipe: Recipe, tmp_path: Path, monkeypatch: py
     assert (Path(first.clips.source) / "clips.jsonl").is_file()
     monkeypatch.setitem(sys.modules, "av", None)  # nothing is encoded again
     assert with_clips(asked, tmp_path / "made", console) == first
+
+
+def test_a_run_may_begin_in_the_middle_and_do_a_step_anew(recipe: Recipe, runs: Path) -> None:
+    first, _ = run(recipe, runs)
+    out = io.StringIO()
+    given = {"second": first.run_dir / "manifests" / "second.json"}
+    begun = local.run_local(recipe, runs=runs, console=Console(file=out), given=given)
+    assert states(begun.run_dir) == {"second": "reused"}
+    anew = local.run_local(recipe, runs=runs, console=Console(file=out), anew=["second"])
+    assert states(anew.run_dir) == {"first": "reused", "second": "ran"}

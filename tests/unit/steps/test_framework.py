@@ -233,6 +233,7 @@ def test_a_step_that_is_reused_loads_no_heavy_library() -> None:
     heavy = ("torch", "transformers", "diffusers", "mlflow", "numpy", "scipy", "pandas", "cv2")
     code = (
         f"import importlib, sys\nfor name in {names}: importlib.import_module(f'visavis.steps.{{name}}')\n"
+        "for name in ('training', 'closing', 'preflight'): importlib.import_module(f'visavis.launch.{name}')\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
