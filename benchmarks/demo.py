@@ -61,7 +61,7 @@ def measured(recipe: str, runs: Path) -> dict[str, Any]:
         recipe: Named recipe, or the path of a saved one.
         runs: Empty folder for the runs.
     """
-    from visavis.launch import run_local
+    from visavis.launch.local import run_local
     from visavis.recipes import recipe_named
 
     resolved = recipe_named(recipe)

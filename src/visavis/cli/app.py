@@ -158,7 +158,7 @@ def run(
     resolved = apply_overrides(recipe_named(recipe), overrides or [])
     load_pack(resolved.pack).verify()  # a damaged pack is to stop a run before it begins, not in its middle
     from visavis.cli.summary import show, show_claims
-    from visavis.launch import run_local
+    from visavis.launch.local import run_local
 
     if bool(from_) != bool(input_):
         raise VisavisError(

@@ -36,7 +36,7 @@ def curate(
     """
     from visavis.cli.summary import show
     from visavis.data.published.dataset import check_place
-    from visavis.launch import run_local
+    from visavis.launch.local import run_local
     from visavis.packs import load_pack
     from visavis.recipes import apply_overrides, edit, recipe_named
     from visavis.steps.run_files import read_manifests

@@ -73,7 +73,7 @@ def monitor(
 
     Example: `visavis monitor clips.source=/clips/of/this/week monitor.webhook=https://...`
     """
-    from visavis.launch import run_local
+    from visavis.launch.local import run_local
     from visavis.recipes import apply_overrides, edit, recipe_named
     from visavis.steps.run_files import DRIFT
 

@@ -1,5 +1,4 @@
-"""Starting runs: on this machine now, or on a cluster from a compiled pipeline."""
+"""Starting runs and training jobs: on this machine now, or on a cluster from a compiled pipeline.
 
-from visavis.launch.local import RunResult, run_local
-
-__all__ = ["RunResult", "run_local"]
+Nothing is imported here: a step of a cluster that only starts a job must not pay for what starts runs.
+"""
