@@ -69,7 +69,7 @@ class Job:
             inputs: Manifest file of each input.
             options: Further arguments; they are a part of the step's name.
         """
-        told = context.model_dump_json(exclude={"cluster", "looks"})
+        told = context.model_dump_json(exclude={"cluster", "looks"}, exclude_defaults=True)
         manifests = {name: Path(path).read_text() for name, path in inputs.items()}
         return cls("_".join([function, *options.values()]), function, recipe, told, manifests, dict(options))
 

@@ -36,6 +36,8 @@ _LOST = {
     "NodeShutdown",
 }
 """Reasons of a pod's end that lie in its node."""
+_FIRST_LINES = 2000
+"""Lines of a pod that are told when it is first read: a job that is adopted may have printed for days."""
 _STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?Z? ?(.*)$", re.DOTALL)
 
 TOO_LONG, DELETED = "DeadlineExceeded", "Deleted"
@@ -193,6 +195,11 @@ class TrainerApi:
                 self._client.train(runtime=runtime, trainer=trainer, options=options)
         except Conflict:
             return False
+        except Absent:
+            raise VisavisError(
+                f"the cluster knows no TrainJobs, or has no namespace {self.namespace}",
+                fix="install Kubeflow Trainer 2.2 or newer, and look at training.namespace of the cluster file",
+            ) from None
         return True
 
     def look(self, name: str) -> Look:
@@ -237,10 +244,13 @@ class TrainerApi:
         Args:
             run: Label of the run.
         """
-        with answered(f"the TrainJobs in {self.namespace}"):
-            found = self.objects.list_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, JOBS, label_selector=f"{RUN_LABEL}={run}"
-            )
+        try:
+            with answered(f"the TrainJobs in {self.namespace}"):
+                found = self.objects.list_namespaced_custom_object(
+                    GROUP, VERSION, self.namespace, JOBS, label_selector=f"{RUN_LABEL}={run}"
+                )
+        except Absent:
+            return []
         return sorted(item["metadata"]["name"] for item in found["items"])
 
     def lines(self, pod: str, since: str = "") -> list[tuple[str, str]]:
@@ -252,7 +262,7 @@ class TrainerApi:
         """
         from kubernetes.client import ApiException
 
-        more = {"since_seconds": _age(since)} if since else {}
+        more = {"since_seconds": _age(since)} if since else {"tail_lines": _FIRST_LINES}
         try:
             text = self.core.read_namespaced_pod_log(
                 pod, self.namespace, container=CONTAINER, timestamps=True, **more
@@ -360,7 +370,7 @@ def answered(what: str) -> Iterator[None]:
         yield
     except (ApiException, HTTPError, RuntimeError, TimeoutError) as error:
         reason = error if isinstance(error, ApiException | HTTPError) else error.__cause__ or error
-        if isinstance(reason, HTTPError | TimeoutError):
+        if isinstance(error, TimeoutError) or isinstance(reason, HTTPError):
             raise TransientError(f"{what}: the cluster does not answer: {reason}", fix=_AGAIN) from error
         if not isinstance(reason, ApiException):
             raise VisavisError(f"{what}: {error}: {reason}", fix=_MALFORMED) from error

@@ -345,6 +345,24 @@ def test_a_runtime_that_is_not_there_is_named(
     assert "training.runtime" in caught.value.fix and not isinstance(caught.value, TransientError)
 
 
+@pytest.mark.parametrize(
+    ("status", "words", "fix"),
+    [
+        (403, "refused: 403 as the test says", "service account"),
+        (404, "knows no TrainJobs", "install Kubeflow Trainer"),
+        (422, "refused: 422 as the test says", "change the profile"),
+        (503, "failed: 503 as the test says", "run this again"),
+    ],
+)
+def test_a_cluster_that_refuses_a_job_is_understood(
+    server: TrainerServer, launched: Launched, run: RunContext, status: int, words: str, fix: str
+) -> None:
+    server.refuses = status
+    with pytest.raises(VisavisError, match=words) as caught:
+        launched.go(run)
+    assert fix in caught.value.fix and isinstance(caught.value, TransientError) == (status == 503)
+
+
 def test_what_kubeflow_hands_on_of_the_task_counts_before_the_profile() -> None:
     task = {
         "resources": {"limits": {"nvidia.com/gpu": "4", "cpu": "8"}},

@@ -153,6 +153,8 @@ class TrainerServer:
     """How often another attempt makes the job between the look and the making."""
     lingers: int = 0
     """Looks for which a deleted job is still there."""
+    refuses: int = 0
+    """HTTP status that the making of a job is answered with."""
     act: Callable[[list[str]], Any] | None = None
     """Really does what a job that is made says: its arguments."""
 
@@ -242,6 +244,8 @@ class TrainerServer:
 
     def post(self, body: dict[str, Any]) -> tuple[int, Any]:
         name = body["metadata"]["name"]
+        if self.refuses:
+            return self.refuses, {"message": "as the test says"}
         if self.conflicts:
             self.conflicts -= 1
             self.put(body)
