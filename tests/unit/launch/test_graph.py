@@ -9,6 +9,7 @@ import pytest
 from visavis.errors import VisavisError
 from visavis.launch.graph import needs_of, skipped_by
 from visavis.launch.kfp_client import pipeline_named
+from visavis.launch.local import _without_retries
 
 HERE = Path("manifest.json")
 
@@ -44,3 +45,14 @@ def test_a_step_that_is_none_is_named_with_the_nearest() -> None:
     assert "did you mean 'tune_rounds'" in caught.value.fix
     with pytest.raises(VisavisError, match="no step 'x'"):
         skipped_by(train, {"x": HERE})
+
+
+def test_on_this_machine_nothing_is_tried_again_and_the_pipeline_stays_as_it_was() -> None:
+    train = pipeline_named("train")
+    spec = train.component_spec.implementation.graph
+    before = spec.SerializeToString(deterministic=True)
+    tasks = spec.components["comp-exit-handler-1"].dag.tasks
+    with _without_retries(train):
+        assert not any(task.HasField("retry_policy") for task in tasks.values())
+    assert tasks["gate-model"].retry_policy.max_retry_count == 2
+    assert spec.SerializeToString(deterministic=True) == before
