@@ -1,6 +1,5 @@
 """What the tasks of all pipelines have in common: their name, where they run, when they are tried again."""
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,7 +7,6 @@ from kfp import dsl, kubernetes
 
 from components.close_run.component import close_run
 from components.cluster import CLUSTER
-from components.images import TOOLS_IMAGE, TRAIN_IMAGE
 from components.preflight.component import preflight
 from visavis.cluster import Profile
 from visavis.cluster.profiles import QUEUE_LABEL, SHM, SHM_VOLUME
@@ -50,8 +48,7 @@ def after_preflight(common: Mapping[str, Any]) -> Callable[[dsl.PipelineTask], d
     Args:
         common: Arguments `recipe` and `context` of every task.
     """
-    images = json.dumps([TOOLS_IMAGE, TRAIN_IMAGE])
-    looking = shown_as(preflight(**common, images=images), "Look whether all is there")
+    looking = shown_as(preflight(**common), "Look whether all is there")
     return lambda task: task.after(looking)
 
 

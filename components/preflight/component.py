@@ -9,20 +9,18 @@ from components.images import TOOLS_IMAGE
 def preflight(
     recipe: str,
     context: str,
-    images: str,
     page: dsl.Output[dsl.HTML],
 ) -> None:
     """Look whether all is there that the run needs, before any GPU is taken.
 
-    Bucket writable, secrets, custom resources and queues by name, images by digest, MLflow: what the cluster file does
-    not ask for is not looked at, so that on a machine of its own there is nothing to look at.
+    Bucket writable, secrets, custom resources and queues by name, the image by digest, MLflow: what the cluster file
+    does not ask for is not looked at, so that on a machine of its own there is nothing to look at.
 
     Args:
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.
-        images: Images of the pipeline, as a list in JSON.
         page: What was looked at, and what came of it.
     """
     from visavis.launch.preflight import preflight as look
 
-    look(recipe, context, images, page.path)
+    look(recipe, context, page.path)

@@ -36,7 +36,7 @@ def close_run(recipe: str, context: str, succeeded: bool, run_id: str = "") -> N
 def _delete(run: RunContext) -> None:
     """Deletes what is left of the run's jobs: a failed one that was kept, or one whose step was cancelled."""
     try:
-        if names := delete_jobs(run, run.cluster):
+        if names := delete_jobs(run):
             log.info("deleted %s", ", ".join(names))
     except VisavisError as error:
         log.warning("the jobs of this run could not be deleted: %s", error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,9 +13,11 @@ from typing import Any
 from visavis.cluster import Needs
 from visavis.errors import TransientError, VisavisError
 from visavis.files import write_atomic
+from visavis.kube import KubernetesRefusedError, ask
 from visavis.launch.job_page import page_head
+from visavis.launch.kfp_client import has_digest
 from visavis.launch.run_folder import step_folder
-from visavis.launch.trainer_api import Absent, TrainerApi, answered
+from visavis.launch.trainer_api import TrainerApi
 from visavis.steps.contracts import RunContext
 from visavis.steps.framework import log, note_failure
 
@@ -36,20 +37,19 @@ class Finding:
     error: VisavisError | None = None
 
 
-def preflight(recipe: str, context: str, images: str, page: str | Path) -> list[Finding]:
+def preflight(recipe: str, context: str, page: str | Path) -> list[Finding]:
     """Looks at everything that the run's cluster file asks for, then says all that is missing at once.
 
     Args:
         recipe: Resolved recipe as JSON.
         context: `RunContext` as JSON.
-        images: Images of the pipeline, as a list in JSON.
         page: HTML file to write.
 
     Raises:
         VisavisError: If something is missing; `TransientError` if it is only out of reach.
     """
     run = RunContext.model_validate_json(context)
-    findings = examine(run, json.loads(images))
+    findings = examine(run)
     write_atomic(Path(page), _page(run, findings))
     for finding in findings:
         log.info("%s: %s", finding.subject, finding.error.message if finding.error else "ok")
@@ -64,10 +64,10 @@ def preflight(recipe: str, context: str, images: str, page: str | Path) -> list[
     return findings
 
 
-def examine(run: RunContext, images: list[str]) -> list[Finding]:
+def examine(run: RunContext) -> list[Finding]:
     """Returns what came of each look; what the cluster file leaves empty is not looked at."""
     needs = run.cluster.needs
-    findings = [_found(f"image {image}", partial(_digest, image)) for image in images if needs.digests]
+    findings = [_found("image of the training", lambda: _digest(run.image))] if needs.digests else []
     if needs.bucket:
         findings.append(_found(f"place {needs.bucket}", lambda: _writable(needs.bucket)))
     if needs.tracker:
@@ -86,11 +86,11 @@ def _found(subject: str, look: Callable[[], Any]) -> Finding:
 
 
 def _digest(image: str) -> None:
-    name, at, digest = image.partition("@sha256:")
-    if not at or len(digest) != 64:
+    if not has_digest(image):
         raise VisavisError(
-            f"image {name} is named by a tag, which may mean another image tomorrow",
-            fix="set VISAVIS_TOOLS_IMAGE and VISAVIS_TRAIN_IMAGE to name@sha256:... and compile again",
+            f"image {image or '(none)'} is not named by its digest, and may be another one tomorrow",
+            fix="set images.train to name@sha256:... and submit again; the images of the steps are looked at "
+            "when a pipeline is compiled",
         )
 
 
@@ -144,36 +144,34 @@ def _cluster(needs: Needs, namespace: str) -> Iterator[Finding]:
     except VisavisError as error:
         yield Finding("cluster", error)
         return
+    here = {"namespace": api.namespace}
     for name in needs.secrets:
-        yield _there(
-            f"secret {name}",
-            f"make it in namespace {api.namespace}",
-            partial(api.core.read_namespaced_secret, name, api.namespace),
-        )
+        fix = f"make it in namespace {api.namespace}"
+        yield _there(f"secret {name}", fix, api.core.read_namespaced_secret, name=name, **here)
     for kind in needs.kinds:
-        yield _there(f"kind {kind}", "install what brings it along", partial(_kind, api, kind))
+        plural, version, group = kind.split(".", 2)
+        look = partial(_served, api.objects.get_api_resources, plural)
+        yield _there(f"kind {kind}", "install what brings it along", look, group=group, version=version)
     for queue in needs.queues:
         group, version = needs.queue_api.split("/")
-        where = (group, version, api.namespace, "localqueues")
-        look = partial(api.objects.get_namespaced_custom_object, *where, queue)
-        yield _there(f"queue {queue}", f"make that LocalQueue in namespace {api.namespace}", look)
+        where = {"group": group, "version": version, "plural": "localqueues", **here}
+        fix = f"make that LocalQueue in namespace {api.namespace}"
+        yield _there(f"queue {queue}", fix, api.objects.get_namespaced_custom_object, name=queue, **where)
 
 
-def _kind(api: TrainerApi, kind: str) -> None:
+def _served(call: Callable[..., Any], plural: str, **arguments: Any) -> None:
     """Looks for a custom resource by discovery, which every service account may use."""
-    plural, version, group = kind.split(".", 2)
-    known = api.objects.get_api_resources(group, version).resources
-    if plural not in {resource.name for resource in known}:
-        raise Absent
+    if plural not in {resource.name for resource in call(**arguments).resources}:
+        raise KubernetesRefusedError(f"there are no {plural}", fix="", status=404)
 
 
-def _there(subject: str, fix: str, look: Callable[[], Any]) -> Finding:
+def _there(subject: str, fix: str, call: Callable[..., Any], **arguments: Any) -> Finding:
     """Looks for one thing; of what comes back, nothing is kept: it may be secret."""
     try:
-        with answered(subject):
-            look()
-    except Absent:
-        return Finding(subject, VisavisError(f"{subject} does not exist", fix=fix))
+        ask(f"look for {subject}", call, **arguments)
+    except KubernetesRefusedError as error:
+        absent = VisavisError(f"{subject} does not exist", fix=fix)
+        return Finding(subject, absent if error.status == 404 else error)
     except VisavisError as error:
         return Finding(subject, error)
     return Finding(subject)

@@ -6,21 +6,20 @@ the objects themselves.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from visavis.cluster import Placement, Profile
 from visavis.cluster.profiles import QUEUE_LABEL, SHM_VOLUME
-from visavis.errors import TransientError, VisavisError
+from visavis.errors import VisavisError
+from visavis.kube import KubernetesRefusedError, ask, asking
 
-GROUP, VERSION, JOBS = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
+_KIND = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "plural": "trainjobs"}
 RUN_LABEL, STEP_LABEL = "visavis/run", "visavis/step"
 CONTAINER = "node"
 """Name that Trainer gives to the container that trains."""
@@ -42,6 +41,17 @@ _STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?Z? ?(.*)$", r
 
 TOO_LONG, DELETED = "DeadlineExceeded", "Deleted"
 """Why a job ended: Kubernetes' word, and ours for one that is gone."""
+
+_FIXES = {
+    401: "give the step a service account",
+    403: "let the step's service account work with TrainJobs and read pods, logs and events: the chart's Role does",
+    404: "install Kubeflow Trainer 2.2 or newer, and look at training.namespace of the cluster file",
+    422: "read what is said of the job, and change the profile or the TrainingRuntime",
+}
+_RUNTIME_FIXES = {
+    **_FIXES,
+    404: "install the chart, or name its TrainingRuntime in training.runtime of the cluster file",
+}
 
 State = Literal["absent", "queued", "waiting", "running", "complete", "failed"]
 
@@ -148,6 +158,9 @@ class TrainerApi:
         self.objects, self.core = backend.custom_api, backend.core_api
         self.namespace: str = backend.namespace
 
+    def _ask(self, what: str, call: Callable[..., Any], **arguments: Any) -> Any:
+        return ask(what, call, fixes=_FIXES, namespace=self.namespace, **arguments)
+
     def create(
         self,
         name: str,
@@ -191,15 +204,16 @@ class TrainerApi:
             *_patches(profile, placement),
         ]
         try:
-            with answered(f"TrainJob {self.namespace}/{name}"):
-                self._client.train(runtime=runtime, trainer=trainer, options=options)
-        except Conflict:
-            return False
-        except Absent:
-            raise VisavisError(
-                f"the cluster knows no TrainJobs, or has no namespace {self.namespace}",
-                fix="install Kubeflow Trainer 2.2 or newer, and look at training.namespace of the cluster file",
-            ) from None
+            with asking(f"find TrainingRuntime {runtime} in {self.namespace}", fixes=_RUNTIME_FIXES):
+                found = self._client.get_runtime(runtime)
+            with asking(f"make TrainJob {self.namespace}/{name}", fixes=_FIXES):
+                self._client.train(runtime=found, trainer=trainer, options=options)
+        except KubernetesRefusedError as error:
+            if error.status == 409:
+                return False
+            raise
+        except RuntimeError as error:  # the SDK's own checks, of the runtime for example
+            raise VisavisError(f"TrainJob {name}: {error}: {error.__cause__}", fix=_FIXES[422]) from error
         return True
 
     def look(self, name: str) -> Look:
@@ -207,13 +221,18 @@ class TrainerApi:
         from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
         try:
-            with answered(f"TrainJob {self.namespace}/{name}"):
-                found = self.objects.get_namespaced_custom_object(GROUP, VERSION, self.namespace, JOBS, name)
-                job = TrainerV1alpha1TrainJob.from_dict(found)
-                label = f"{_POD_LABEL}={name}"
-                pods = self.core.list_namespaced_pod(self.namespace, label_selector=label).items
-        except Absent:
-            return Look("absent")
+            found = self._ask(
+                f"look at TrainJob {name}", self.objects.get_namespaced_custom_object, **_KIND, name=name
+            )
+        except KubernetesRefusedError as error:
+            if error.status == 404:
+                return Look("absent")
+            raise
+        job = TrainerV1alpha1TrainJob.from_dict(found)
+        label = f"{_POD_LABEL}={name}"
+        pods = self._ask(
+            f"look at the pods of {name}", self.core.list_namespaced_pod, label_selector=label
+        ).items
         nodes = tuple(sorted((_pod(pod) for pod in pods), key=lambda pod: (pod.rank, pod.name)))
         deleting = job.metadata.deletion_timestamp is not None
         ended = {
@@ -233,10 +252,11 @@ class TrainerApi:
     def delete(self, name: str) -> None:
         """Begins to delete a job; one that is not there is none to delete."""
         try:
-            with answered(f"TrainJob {self.namespace}/{name}"):
+            with asking(f"delete TrainJob {self.namespace}/{name}", fixes=_FIXES):
                 self._client.delete_job(name)
-        except Absent:
-            pass
+        except KubernetesRefusedError as error:
+            if error.status != 404:
+                raise
 
     def names(self, run: str) -> list[str]:
         """Returns the jobs of a run.
@@ -244,13 +264,12 @@ class TrainerApi:
         Args:
             run: Label of the run.
         """
-        try:
-            with answered(f"the TrainJobs in {self.namespace}"):
-                found = self.objects.list_namespaced_custom_object(
-                    GROUP, VERSION, self.namespace, JOBS, label_selector=f"{RUN_LABEL}={run}"
-                )
-        except Absent:
-            return []
+        found = self._ask(
+            f"list the TrainJobs in {self.namespace}",
+            self.objects.list_namespaced_custom_object,
+            **_KIND,
+            label_selector=f"{RUN_LABEL}={run}",
+        )
         return sorted(item["metadata"]["name"] for item in found["items"])
 
     def lines(self, pod: str, since: str = "") -> list[tuple[str, str]]:
@@ -260,22 +279,24 @@ class TrainerApi:
             pod: Its name.
             since: Stamp of the last line that is known.
         """
-        from kubernetes.client import ApiException
-
         more = {"since_seconds": _age(since)} if since else {"tail_lines": _FIRST_LINES}
         try:
-            text = self.core.read_namespaced_pod_log(
-                pod, self.namespace, container=CONTAINER, timestamps=True, **more
+            text = self._ask(
+                f"read the log of {pod}",
+                self.core.read_namespaced_pod_log,
+                name=pod,
+                container=CONTAINER,
+                timestamps=True,
+                **more,
             )
-        except ApiException:
+        except KubernetesRefusedError:
             return []  # it has not begun, or is gone
         stamped = (_stamped(line) for line in (text or "").splitlines())
         return [(stamp, line) for stamp, line in stamped if stamp > since]
 
     def events(self, name: str) -> list[str]:
         """Returns what Kubernetes says of a job and its pods, the oldest first."""
-        with answered(f"the events in {self.namespace}"):
-            events = self.core.list_namespaced_event(self.namespace).items
+        events = self._ask(f"list the events in {self.namespace}", self.core.list_namespaced_event).items
         own = [event for event in events if (event.involved_object.name or "").startswith(name)]
         rows = [
             (event.last_timestamp or event.event_time or event.metadata.creation_timestamp, event)
@@ -341,61 +362,3 @@ def _stamped(line: str) -> tuple[str, str]:
 def _age(stamp: str) -> int:
     then = datetime.fromisoformat(stamp[:19]).replace(tzinfo=UTC)
     return max(1, int((datetime.now(UTC) - then).total_seconds()) + 2)
-
-
-class Absent(Exception):
-    """There is no such object."""
-
-
-class Conflict(Exception):
-    """There is such an object already."""
-
-
-@contextmanager
-def answered(what: str) -> Iterator[None]:
-    """Makes errors of Kubernetes such as people read, out of those that the SDK hides behind its own.
-
-    Args:
-        what: What is asked for, in words.
-
-    Raises:
-        Absent: If it does not exist.
-        Conflict: If it exists already.
-        VisavisError: If the cluster refuses; `TransientError` if it does not answer.
-    """
-    from kubernetes.client import ApiException
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield
-    except (ApiException, HTTPError, RuntimeError, TimeoutError) as error:
-        reason = error if isinstance(error, ApiException | HTTPError) else error.__cause__ or error
-        if isinstance(error, TimeoutError) or isinstance(reason, HTTPError):
-            raise TransientError(f"{what}: the cluster does not answer: {reason}", fix=_AGAIN) from error
-        if not isinstance(reason, ApiException):
-            raise VisavisError(f"{what}: {error}: {reason}", fix=_MALFORMED) from error
-        status, said = reason.status, _said(reason)
-        if status == 404 and "runtime" not in f"{error}".lower():
-            raise Absent from None
-        if status == 409:
-            raise Conflict from None
-        if status == 429 or status >= 500:
-            raise TransientError(f"{what}: the cluster failed: {status} {said}", fix=_AGAIN) from error
-        fix = _REFUSED.get(status, _MALFORMED)
-        raise VisavisError(f"{what}: the cluster refused: {status} {said}", fix=fix) from error
-
-
-_REFUSED = {
-    401: "give the step a service account",
-    403: "let the step's service account work with TrainJobs and read pods, logs and events: the chart's Role does",
-    404: "install the chart, or name its TrainingRuntime in training.runtime of the cluster file",
-}
-_AGAIN = "run this again; it goes on where it was"
-_MALFORMED = "read what the cluster says, and change the profile in the cluster file"
-
-
-def _said(error: Any) -> str:
-    try:
-        return str(json.loads(error.body)["message"])
-    except (TypeError, ValueError, KeyError):
-        return str(error.reason)

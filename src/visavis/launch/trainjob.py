@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from visavis.cluster import Cluster, Placement, Profile
+from visavis.cluster import Placement, Profile
 from visavis.cluster.cost import note_attempt
 from visavis.errors import TransientError, VisavisError
 from visavis.files import read_json, sha256_bytes
@@ -264,9 +264,17 @@ def _reasons(look: Look) -> str:
     return "; ".join(filter(None, said)) or "it has no pods"
 
 
-def delete_jobs(run: RunContext, cluster: Cluster, api: TrainerApi | None = None) -> list[str]:
-    """Deletes what a run left behind; returns the names."""
-    api = api or TrainerApi(cluster.training.namespace)
+def delete_jobs(run: RunContext, namespace: str = "") -> list[str]:
+    """Deletes the jobs that a run left behind.
+
+    Args:
+        run: The run.
+        namespace: Where they are, if the cluster file does not say so; empty: where this process runs.
+
+    Returns:
+        Their names.
+    """
+    api = TrainerApi(run.cluster.training.namespace or namespace)
     names = api.names(run_label(run))
     for name in names:
         api.delete(name)

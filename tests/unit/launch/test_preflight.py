@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,20 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrainerS
     here.stop()
 
 
-def context(tmp_path: Path, tracking_uri: str = "", **needs: Any) -> RunContext:
-    cluster = Cluster(needs=Needs(**needs))
-    return RunContext(store="s", run_dir=str(tmp_path / "run"), tracking_uri=tracking_uri, cluster=cluster)
+def context(tmp_path: Path, tracking_uri: str = "", image: str = PINNED, **needs: Any) -> RunContext:
+    return RunContext(
+        store="s",
+        run_dir=str(tmp_path / "run"),
+        tracking_uri=tracking_uri,
+        image=image,
+        cluster=Cluster(needs=Needs(**needs)),
+    )
 
 
 def test_on_a_machine_of_its_own_there_is_nothing_to_look_at(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     run = context(tmp_path)
-    assert preflight("{}", run.model_dump_json(), json.dumps(["visavis:latest"]), page) == []
+    assert preflight("{}", run.model_dump_json(), page) == []
     assert "asks for nothing" in page.read_text()
 
 
@@ -53,7 +57,7 @@ def test_all_that_is_there_is_found(tmp_path: Path, server: TrainerServer) -> No
         digests=True,
         tracker=True,
     )
-    findings = examine(run, [PINNED])
+    findings = examine(run)
     assert [(finding.subject, finding.error) for finding in findings if finding.error] == []
     assert len(findings) == 6 and list((tmp_path / "bucket").iterdir()) == []
 
@@ -62,6 +66,7 @@ def test_all_that_is_missing_is_told_at_once_with_what_to_do(tmp_path: Path, ser
     (tmp_path / "file").write_text("")
     run = context(
         tmp_path,
+        image="train:1.0",
         bucket=str(tmp_path / "file" / "bucket"),
         secrets=["s3", "mlflow"],
         kinds=["trainjobs.v1alpha1.trainer.kubeflow.org", "jobs.v1alpha1.trainer.kubeflow.org", "a.v1.b.c"],
@@ -71,10 +76,10 @@ def test_all_that_is_missing_is_told_at_once_with_what_to_do(tmp_path: Path, ser
     )
     page = tmp_path / "page.html"
     with pytest.raises(VisavisError) as caught:
-        preflight("{}", run.model_dump_json(), json.dumps(["train:1.0", PINNED]), page)
+        preflight("{}", run.model_dump_json(), page)
     assert not isinstance(caught.value, TransientError)
     for words in (
-        "image train:1.0 is named by a tag",
+        "image train:1.0 is not named by its digest",
         "cannot be written",
         "secret mlflow does not exist",
         "kind jobs.v1alpha1.trainer.kubeflow.org does not exist",
@@ -92,14 +97,14 @@ def test_all_that_is_missing_is_told_at_once_with_what_to_do(tmp_path: Path, ser
 def test_what_is_only_out_of_reach_may_be_tried_again(tmp_path: Path) -> None:
     run = context(tmp_path, "http://127.0.0.1:9", tracker=True)
     with pytest.raises(TransientError, match="does not answer"):
-        preflight("{}", run.model_dump_json(), "[]", tmp_path / "page.html")
+        preflight("{}", run.model_dump_json(), tmp_path / "page.html")
 
 
 def test_a_bucket_is_written_to(tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     place = f"s3://{bucket.name}/runs"
-    assert [finding.error for finding in examine(context(tmp_path, bucket=place), [])] == [None]
+    assert [finding.error for finding in examine(context(tmp_path, bucket=place))] == [None]
     assert list(bucket.objects.all()) == []
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
-    (finding,) = examine(context(tmp_path, bucket=place), [])
+    (finding,) = examine(context(tmp_path, bucket=place))
     assert finding.error is not None and "cannot be written" in finding.error.message

@@ -271,7 +271,7 @@ def test_a_failed_job_may_be_kept_until_its_run_is_closed(
     others = {"metadata": {"name": "other", "labels": {"visavis/run": "another"}}, "spec": {}}
     server.put(others)
     assert list(server.jobs) == [launched.name, "other"]
-    assert delete_jobs(kept, kept.cluster) == [launched.name]
+    assert delete_jobs(kept) == [launched.name]
     assert list(server.jobs) == ["other"]
 
 
@@ -332,7 +332,7 @@ def test_a_cluster_that_does_not_answer_for_a_while_is_waited_for(
     assert outcomes(run) == ["JobsComplete"]
     monkeypatch.setattr("visavis.launch.trainjob._PATIENCE_SECONDS", 0.0)
     server.scripts = [[RUNNING, Frame(status=503)]]
-    with pytest.raises(TransientError, match="the cluster failed: 503 etcd has no leader"):
+    with pytest.raises(TransientError, match="the cluster answers 503 etcd has no leader"):
         launched.go(run)
 
 
@@ -348,10 +348,10 @@ def test_a_runtime_that_is_not_there_is_named(
 @pytest.mark.parametrize(
     ("status", "words", "fix"),
     [
-        (403, "refused: 403 as the test says", "service account"),
-        (404, "knows no TrainJobs", "install Kubeflow Trainer"),
-        (422, "refused: 422 as the test says", "change the profile"),
-        (503, "failed: 503 as the test says", "run this again"),
+        (403, "answers 403 as the test says", "service account"),
+        (404, "answers 404 as the test says", "install Kubeflow Trainer"),
+        (422, "answers 422 as the test says", "change the profile"),
+        (503, "answers 503 as the test says", "repeat the command"),
     ],
 )
 def test_a_cluster_that_refuses_a_job_is_understood(

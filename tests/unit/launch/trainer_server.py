@@ -140,6 +140,7 @@ class Played:
 class TrainerServer:
     """The cluster: `scripts` are played one after the other, one for each job that is made."""
 
+    space: str = SPACE
     scripts: list[list[Frame]] = field(default_factory=list)
     jobs: dict[str, Played] = field(default_factory=dict)
     made: list[dict[str, Any]] = field(default_factory=list)
@@ -191,23 +192,23 @@ class TrainerServer:
 
     def get(self, path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
         name = path.rsplit("/", 1)[1]
-        if path.startswith(f"{_TRAINER}/namespaces/{SPACE}/trainingruntimes/"):
+        if path.startswith(f"{_TRAINER}/namespaces/{self.space}/trainingruntimes/"):
             return (200, RUNTIME) if name in self.known else _missing(name)
-        if path == f"{_TRAINER}/namespaces/{SPACE}/trainjobs":
+        if path == f"{_TRAINER}/namespaces/{self.space}/trainjobs":
             label = query["labelSelector"][0].split("=")
             items = [job.manifest() for job in self.jobs.values()]
             return 200, {"items": [i for i in items if i["metadata"]["labels"][label[0]] == label[1]]}
-        if path.startswith(f"{_TRAINER}/namespaces/{SPACE}/trainjobs/"):
+        if path.startswith(f"{_TRAINER}/namespaces/{self.space}/trainjobs/"):
             return self._look(name)
         if path.endswith("/log"):
             return 200, "\n".join(self.log)
-        if path == f"/api/v1/namespaces/{SPACE}/pods":
+        if path == f"/api/v1/namespaces/{self.space}/pods":
             job = query["labelSelector"][0].split("=")[1]
             pods = self.jobs[job].now.pods if job in self.jobs else ()
             return 200, {"kind": "PodList", "items": [p.manifest(job, rank) for rank, p in enumerate(pods)]}
-        if path == f"/api/v1/namespaces/{SPACE}/events":
+        if path == f"/api/v1/namespaces/{self.space}/events":
             return 200, {"kind": "EventList", "items": self.events}
-        if path.startswith(f"/api/v1/namespaces/{SPACE}/secrets/"):
+        if path.startswith(f"/api/v1/namespaces/{self.space}/secrets/"):
             return (200, {"metadata": {"name": name}}) if name in self.secrets else _missing(name)
         if "/localqueues/" in path:
             return (200, {"metadata": {"name": name}}) if name in self.queues else _missing(name)
@@ -279,7 +280,7 @@ class TrainerServer:
                 {"name": "c", "cluster": {"server": f"http://127.0.0.1:{self._server.server_port}"}}
             ],
             "users": [{"name": "u", "user": {"token": "t"}}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": SPACE}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": self.space}}],
             "current-context": "x",
         }
         path.write_text(yaml.safe_dump(config))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from visavis.cluster import Cluster, bundled_cluster
 from visavis.errors import VisavisError
 from visavis.launch.cluster.connection import secrets_of
 from visavis.launch.cluster.target import Target, names_a_user
+from visavis.launch.kfp_client import ROOT
 from visavis.recipes import Recipe
 from visavis.steps.contracts import RunContext
 
@@ -68,11 +70,21 @@ def arguments_for(
         image=target.images.train,
         recipe_hash=recipe.digest(),
         data_hash=data,
+        cluster=_cluster(target),
     )
     arguments = {"recipe": recipe.model_dump_json(), "context": context.model_dump_json()}
     for parameter, text in arguments.items():
         _refuse_secrets(parameter, text)
     return arguments
+
+
+def _cluster(target: Target) -> Cluster:
+    """Returns the cluster file that the pipelines are compiled for, with what the target knows better."""
+    cluster = bundled_cluster(ROOT / "pipelines")
+    pages = (target.kfp.ui or target.kfp.endpoint).rstrip("/")
+    needs = cluster.needs.model_copy(update={"bucket": cluster.needs.bucket or target.store})
+    link = cluster.run_link or (f"{pages}/#/runs/details/{{run}}" if pages else "")
+    return cluster.model_copy(update={"needs": needs, "run_link": link})
 
 
 def context_of(run: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,9 @@ from visavis.launch.cluster.packages import put, spec_of
 from visavis.launch.cluster.tasks import OVER, TaskState, state_of, tasks_of
 from visavis.launch.kfp_client import compile_pipeline
 from visavis.launch.local import git_sha
+from visavis.launch.trainjob import delete_jobs
 from visavis.recipes import Recipe
+from visavis.steps.contracts import RunContext
 
 log = logging.getLogger("visavis.cluster")
 
@@ -231,11 +233,24 @@ def cancel(kubeflow: Kubeflow, run: str) -> Any:
         )
     what = f"end run {found.run_id}"
     kubeflow.ask(what, kubeflow.client.runs.run_service_terminate_run, run_id=found.run_id)
-    # A run that is ended from outside does not come to its exit task, which would have closed MLflow's run.
+    # A run that is ended from outside does not come to its exit task, which would have closed it.
     context = context_of(found)
+    _delete_jobs(context, kubeflow.namespace)
     if context.get("parent_run_id"):
         _end_tracked(context["tracking_uri"], context["parent_run_id"], "KILLED")
     return found
+
+
+def _delete_jobs(context: Mapping[str, Any], namespace: str) -> None:
+    """Deletes the training jobs of a run, which would go on without it."""
+    run = RunContext.model_validate(context) if context else None
+    if run is None or run.cluster.training.run_as != "trainjob":
+        return
+    try:
+        for name in delete_jobs(run, namespace):
+            log.info("deleted TrainJob %s", name)
+    except VisavisError as error:
+        log.warning("the training jobs of the run could not be deleted: %s", error)
 
 
 def _detailed(kubeflow: Kubeflow, run_id: str) -> Any:

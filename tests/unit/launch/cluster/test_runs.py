@@ -11,11 +11,14 @@ import pytest
 import yaml
 from kfp_server import KfpServer
 from kube_server import KubeServer, ended, pod
+from trainer_server import Frame, TrainerServer
 
 from visavis.errors import VisavisError
 from visavis.launch.cluster import runs
 from visavis.launch.cluster.connection import connect
 from visavis.launch.cluster.target import read_target
+from visavis.launch.trainer_api import RUN_LABEL
+from visavis.launch.trainjob import run_label
 from visavis.recipes import Recipe
 from visavis.steps.contracts import RunContext
 from visavis.tracking import client_for
@@ -56,7 +59,7 @@ def test_a_pipeline_is_put_there_once_and_is_named_by_its_content(call: Call, se
     assert sorted(one["name"] for one in server.pipelines.values()) == ["visavis-curate", "visavis-train"]
     images = {
         executor["container"]["image"].partition("@")[0]
-        for executor in version["pipeline_spec"]["deploymentSpec"]["executors"].values()
+        for executor in version["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"].values()
     }
     assert images == {"registry.example.org/visavis-tools", "registry.example.org/visavis-train"}
 
@@ -194,6 +197,23 @@ def test_a_run_is_ended_with_its_mlflow_run(
     assert "is FAILED already" in call("cancel", submitted, code=2).stderr
 
 
+def test_the_training_jobs_of_a_run_that_is_ended_are_deleted(
+    call: Call, server: KfpServer, submitted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunContext.model_validate(server.told(submitted))
+    assert run.cluster.training.run_as == "trainjob" and run.cluster.needs.bucket == "s3://results/faces"
+    trainer = TrainerServer(space="team-a", scripts=[[Frame()], [Frame()]])
+    config = trainer.kubeconfig(tmp_path / "trainer")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(config))
+    for name, label in (("its", run_label(run)), ("another", "x")):
+        trainer.put({"metadata": {"name": name, "labels": {RUN_LABEL: label}}, "spec": {}})
+    try:
+        call("cancel", submitted)
+    finally:
+        trainer.stop()
+    assert list(trainer.jobs) == ["another"]
+
+
 def test_logs_are_those_of_every_pod_of_a_step(
     call: Call, server: KfpServer, submitted: str, kube: KubeServer
 ) -> None:
@@ -212,7 +232,7 @@ def test_logs_are_those_of_every_pod_of_a_step(
         assert "OOMKilled" in said and "killed" in said
         assert "pod-list" not in said and "pod-driver" not in said
     assert "killed" in call("logs", submitted, "curate-part", "--follow").stdout
-    assert "its tasks: list-clips" in call("logs", submitted, "no-such", code=2).stderr
+    assert "its tasks: preflight, list-clips" in call("logs", submitted, "no-such", code=2).stderr
     assert "has no pod" in call("logs", submitted, "promote-model", code=2).stderr
     kube.refused = "/pods"
     assert "pods/log" in call("logs", submitted, "curate-part", code=2).stderr
