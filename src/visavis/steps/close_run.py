@@ -46,6 +46,8 @@ _TAKEN = {
     "evaluate_model": (SCORECARD, CHAT),
     "gate_model": (DECISION,),
     "promote_model": (PROMOTION,),
+    "evaluate_version": (SCORECARD, REPORT),
+    "promote_version": (PROMOTION,),
     "monitor_champion": (SCORECARD, DRIFT),
 }
 """Files of the steps' results that the run's folder holds too."""
