@@ -169,7 +169,7 @@ def test_a_dead_server_does_not_stop_a_step(
     metrics = [value["values"] for kind, value in kept if kind == "metrics"]
     losses = [values["loss"] for values in metrics if "seconds" not in values]
     assert losses == [0.0, 1.0, 2.0, 3.0, 4.0]
-    files = [Path(value["file"]) for kind, value in kept if kind == "file"]
+    files = [calls.parent / value["file"] for kind, value in kept if kind == "file"]
     assert (files[0].name, files[0].read_text()) == ("curve.txt", "a curve")
 
 

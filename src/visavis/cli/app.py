@@ -106,6 +106,15 @@ def run(
     recipe: RecipeName = "storybook",
     overrides: Overrides = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs and their results.")] = Path("runs"),
+    store: Annotated[
+        str,
+        typer.Option(
+            metavar="s3://BUCKET/PREFIX",
+            help="Keep results and run in a bucket, as on a cluster, where steps share no disk: results below "
+            "`PREFIX/store`, the run below `PREFIX/runs/NAME`. Its address and key are those of boto3 "
+            "(`AWS_ENDPOINT_URL`, `AWS_PROFILE`, ...).",
+        ),
+    ] = "",
     ablations: Annotated[
         bool,
         typer.Option("--ablations", help="Afterwards try the paper's claims: train the baselines, compare."),
@@ -131,17 +140,21 @@ def run(
     pooling, direct tuning, other losses and connectors; 12 arms for every seed.
 
     Examples: `visavis run --recipe smoke` · `visavis run clips.source=/my/clips` ·
-    `visavis run mllm.pair.lr=1e-4 rounds.steps=400` · `visavis run --ablations`
+    `visavis run mllm.pair.lr=1e-4 rounds.steps=400` · `visavis run --store s3://models/visavis` ·
+    `visavis run --ablations`
     """
     from visavis.packs import load_pack
     from visavis.recipes import apply_overrides, recipe_named
+    from visavis.s3 import split_uri
 
     resolved = apply_overrides(recipe_named(recipe), overrides or [])
+    if store:
+        split_uri(store)
     load_pack(resolved.pack).verify()  # a damaged pack is to stop a run before it begins, not in its middle
     from visavis.cli.summary import show, show_claims
     from visavis.launch import run_local
 
-    result = run_local(resolved, runs=runs, console=console)
+    result = run_local(resolved, runs=runs, console=console, store=store)
     show(result.run_dir, console)
     if ablations:
         from visavis.launch.ablations import default_page, run_ablations

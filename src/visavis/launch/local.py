@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from visavis import s3
 from visavis.errors import VisavisError
 from visavis.files import read_json, write_json
 from visavis.launch.clips import with_clips
 from visavis.launch.kfp_client import ROOT, pipeline_named
 from visavis.launch.progress import Watch
 from visavis.loading import local_tracking_uri
+from visavis.mirror import followed
 from visavis.recipes import Recipe
-from visavis.steps.framework import RunContext, log, read_timings
+from visavis.steps.contracts import RunContext
+from visavis.steps.framework import log
+from visavis.steps.timings import read_timings
 from visavis.tracking import EXPERIMENT, Post
 from visavis.tracking.tracker import FOLDER
 
@@ -50,7 +54,12 @@ class RunResult:
 
 
 def run_local(
-    recipe: Recipe, *, runs: Path = Path("runs"), console: Console | None = None, pipeline: str = "train"
+    recipe: Recipe,
+    *,
+    runs: Path = Path("runs"),
+    console: Console | None = None,
+    pipeline: str = "train",
+    store: str = "",
 ) -> RunResult:
     """Runs a pipeline here and returns when it is done.
 
@@ -63,6 +72,8 @@ def run_local(
         runs: Folder of all runs.
         console: Where to show the progress.
         pipeline: Name of the pipeline: `train`, or `curate` for its first half.
+        store: `s3://bucket/prefix` in which results (`store/`) and the folder of the run (`runs/NAME/`) are to
+            lie; the folder of the run here then is a copy that follows.
 
     Raises:
         VisavisError: If a step failed; says which, why, and what to do.
@@ -76,8 +87,12 @@ def run_local(
     run_dir = _new_folder(runs, recipe.name)
     recipe.save(run_dir / "recipe.yaml")
     context = context_for(recipe, runs, run_dir, run_dir.name)
+    if store:
+        places = {"store": s3.below(store, "store"), "run_dir": s3.below(store, "runs", run_dir.name)}
+        context = context.model_copy(update={**places, "relayed": False})
     console.print(f"run {run_dir.name} in {run_dir}")
-    carry_out(found, {"recipe": placed.model_dump_json()}, context, console)
+    with followed(context.run_dir, run_dir, f"{FOLDER}/*"):
+        carry_out(found, {"recipe": placed.model_dump_json()}, context, console, run_dir)
     return RunResult(run_dir, context.tracking_uri, context.parent_run_id)
 
 
@@ -107,7 +122,13 @@ def context_for(
     )
 
 
-def carry_out(pipeline: Any, arguments: Mapping[str, str], context: RunContext, console: Console) -> None:
+def carry_out(
+    pipeline: Any,
+    arguments: Mapping[str, str],
+    context: RunContext,
+    console: Console,
+    folder: Path | None = None,
+) -> None:
     """Runs a pipeline here, shows its progress and sends what its steps tell MLflow.
 
     Args:
@@ -115,27 +136,27 @@ def carry_out(pipeline: Any, arguments: Mapping[str, str], context: RunContext, 
         arguments: Its arguments but for the context.
         context: Where it runs.
         console: Where to show the progress.
+        folder: Folder of the run on this machine, if that of the context is in a bucket.
 
     Raises:
         VisavisError: If a step failed; says which, why, and what to do.
     """
-    run_dir = Path(context.run_dir)
-    with watched(context, console):
+    run_dir = folder or Path(context.run_dir)
+    with watched(context, console, run_dir):
         error = _run(pipeline, {**arguments, "context": context.model_dump_json()}, run_dir)
     if error is not None:
         raise explained(run_dir, error)
 
 
 @contextlib.contextmanager
-def watched(context: RunContext, console: Console) -> Iterator[None]:
+def watched(context: RunContext, console: Console, folder: Path) -> Iterator[None]:
     """Shows what the steps of a block do, sends what they tell MLflow, and gives them this package."""
-    run_dir = Path(context.run_dir)
-    post = Post(context, run_dir / FOLDER).start()
-    try:
-        with Watch(run_dir, console), _environment(run_dir):
-            yield
-    finally:
-        post.close()
+    with contextlib.ExitStack() as stack:
+        if context.relayed:
+            stack.callback(Post(context, folder / FOLDER).start().close)
+        stack.enter_context(Watch(folder, console))
+        stack.enter_context(_environment(folder))
+        yield
 
 
 def _check_disk(runs: Path) -> None:

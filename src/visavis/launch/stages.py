@@ -103,7 +103,7 @@ def train_stage(
     todo = needed_for(name)
     run = run_local(recipe, runs=runs, console=console, pipeline="curate")
     context = context_for(recipe, runs.resolve(), run.run_dir, f"{run.run_dir.name} {name}")
-    with watched(context, console):
+    with watched(context, console, run.run_dir):
         failed = next((stage for stage in todo if not _done(stage, recipe, context, processes)), None)
     if failed is not None:
         raise explained(run.run_dir, RuntimeError(f"step {failed.step} failed"), run.run_dir / _LOG)

@@ -16,7 +16,7 @@ from visavis.files import sha256_bytes
 from visavis.registry.forgetting import mark, versions_made_of
 from visavis.registry.versions import Version
 from visavis.steps.contracts import Manifest
-from visavis.steps.framework import MANIFEST_NAME
+from visavis.steps.store import MANIFEST_NAME
 
 _STORE = "store"
 _BUILD = "build_conversations"

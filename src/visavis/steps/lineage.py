@@ -19,7 +19,8 @@ from visavis.registry.forgetting import versions_made_of
 from visavis.registry.versions import Version, find
 from visavis.steps.contracts import Manifest
 from visavis.steps.forget import results_with
-from visavis.steps.framework import LEDGER_NAME, MANIFEST_NAME
+from visavis.steps.framework import LEDGER_NAME
+from visavis.steps.store import MANIFEST_NAME
 
 STORE = "store"
 _BUILD = "build_conversations"

@@ -15,7 +15,8 @@ from visavis.evaluation.scorecard import REQUIRED
 from visavis.files import read_json, write_atomic, write_json
 from visavis.recipes import Recipe
 from visavis.steps.close_run import close_run
-from visavis.steps.framework import CURVES_SUFFIX, Manifest, RunContext
+from visavis.steps.contracts import Manifest, RunContext
+from visavis.steps.store import CURVES_SUFFIX
 from visavis.tracking import client_for, start_parent
 
 RECIPE = Recipe(name="toy", pack="storybook").model_dump_json()

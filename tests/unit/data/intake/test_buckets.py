@@ -7,8 +7,9 @@ import pytest
 from s3_server import BUCKET, STRANGER_KEY, STRANGER_SECRET, FaultyProxy
 
 from visavis.data.config import BucketConfig
-from visavis.data.intake.buckets import DownloadError, _client, download, is_remote, list_objects, split_uri
+from visavis.data.intake.buckets import DownloadError, _client, download, list_objects
 from visavis.errors import VisavisError
+from visavis.s3 import is_remote, split_uri
 
 LIMITS = BucketConfig(attempts=2, connect_timeout_s=2, read_timeout_s=1, page_keys=3)
 DATA = random.Random(1).randbytes(700_000)
