@@ -66,11 +66,11 @@ class _Mirror:
 
         def one(name: str) -> None:
             path = s3.inside(self.folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)  # where it is going to be written
             found = s3.read(s3.below(self._uri, name))
             if found is None:
                 path.unlink(missing_ok=True)
                 return
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(found[0])
             self._known[name] = _state(path)
 

@@ -169,6 +169,24 @@ def listed(uri: str) -> dict[str, str]:
         }
 
 
+def read_all(uri: str, pattern: str) -> Iterator[tuple[str, bytes]]:
+    """Yields name and content of the small files of a folder that fit a pattern, in the order of their names.
+
+    Args:
+        uri: Folder on this machine or in a bucket.
+        pattern: Of the names relative to it, with as many parts; `*` stays within one.
+    """
+    if not is_remote(uri):
+        for path in sorted(Path(uri).glob(pattern)):
+            yield path.relative_to(uri).as_posix(), path.read_bytes()
+        return
+    depth = len(PurePosixPath(pattern).parts)
+    for name in sorted(listed(uri)):
+        pure = PurePosixPath(name)
+        if len(pure.parts) == depth and pure.match(pattern) and (found := read(below(uri, name))):
+            yield name, found[0]
+
+
 def read(uri: str) -> tuple[bytes, str] | None:
     """Returns the bytes of a small object and its tag; None if it is not there."""
     bucket, key = split_uri(uri)

@@ -27,6 +27,8 @@ from visavis.mirror import followed
 from visavis.recipes import Recipe
 from visavis.steps.contracts import RunContext
 from visavis.steps.framework import log
+from visavis.steps.run_files import LATEST
+from visavis.steps.store import places_of
 from visavis.steps.timings import read_timings
 from visavis.tracking import EXPERIMENT, Post
 from visavis.tracking.tracker import FOLDER
@@ -88,7 +90,8 @@ def run_local(
     recipe.save(run_dir / "recipe.yaml")
     context = context_for(recipe, runs, run_dir, run_dir.name)
     if store:
-        places = {"store": s3.below(store, "store"), "run_dir": s3.below(store, "runs", run_dir.name)}
+        results, folders = places_of(store)
+        places = {"store": results, "run_dir": s3.below(folders, run_dir.name)}
         context = context.model_copy(update={**places, "relayed": False})
     console.print(f"run {run_dir.name} in {run_dir}")
     with followed(context.run_dir, run_dir, f"{FOLDER}/*"):
@@ -176,7 +179,7 @@ def _new_folder(runs: Path, name: str) -> Path:
         run_dir = runs / f"{stamp}-{name}-{number}"
         number += 1
     (run_dir / "timings").mkdir(parents=True)
-    latest, temporary = runs / "latest", runs / f".latest.{os.getpid()}"
+    latest, temporary = runs / LATEST, runs / f".latest.{os.getpid()}"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(run_dir.name)
     temporary.replace(latest)

@@ -13,6 +13,8 @@ from visavis.errors import VisavisError
 from visavis.files import sha256_bytes
 from visavis.tracking import EXPERIMENT
 
+_LISTS = (".json", ".jsonl", ".parquet")
+
 
 class Manifest(BaseModel):
     """What a step hands on: where its result lies and what is in it, never the data itself.
@@ -53,6 +55,11 @@ class Manifest(BaseModel):
     def file(self, name: str) -> Path:
         """Returns the place of one file of the result, which of one in a bucket is all that is brought here."""
         return s3.here(self.uri, {name: self.files[name]} if name in self.files else {}) / name
+
+    def lists(self) -> Path:
+        """Returns the folder of the result with its lists and tables; shards and weights stay in the bucket."""
+        lists = {name: digest for name, digest in self.files.items() if name.endswith(_LISTS)}
+        return s3.here(self.uri, lists)
 
     @property
     def digest(self) -> str:

@@ -13,6 +13,8 @@ from visavis.steps.store import CURVES_SUFFIX
 from visavis.steps.timings import read_timings
 
 FUNNEL, TIMINGS, STATUS = "funnel.json", "timings.json", "status.json"
+LATEST = "latest"
+"""Second name of the newest run on this machine."""
 FUNNEL_PLOT = "funnel.png"
 SHEETS = {
     "chat": "Three rounds of talk",

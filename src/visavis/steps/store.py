@@ -10,7 +10,6 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from typing_extensions import override
@@ -28,6 +27,12 @@ RECORD_SUFFIX, CURVES_SUFFIX = ".run.json", ".curves.jsonl"
 """Endings of the notes: the MLflow run that did the work, and its losses."""
 _WORK_SUFFIX = ".partial"
 _TRIES = 3
+
+
+def places_of(root: str | Path) -> tuple[str, str]:
+    """Returns where results and runs lie: the folder of all runs holds the store, a prefix of a bucket both."""
+    root = str(root)
+    return s3.below(root, "store"), s3.below(root, "runs") if s3.is_remote(root) else root
 
 
 def open_store(uri: str) -> Store:
@@ -110,8 +115,9 @@ class FolderStore(Store):
 
     @override
     def results(self, pattern: str = "*") -> Iterator[Manifest]:
-        for file in sorted(self._root.glob(f"{pattern}/*/{MANIFEST_NAME}")):
-            yield Manifest.read(file).model_copy(update={"uri": str(file.parent)})
+        for name, content in s3.read_all(str(self._root), f"{pattern}/*/{MANIFEST_NAME}"):
+            file = self._root / name
+            yield Manifest.parse(content, str(file)).model_copy(update={"uri": str(file.parent)})
 
     @override
     def lock(self, step: str, key: str) -> AbstractContextManager[None]:
@@ -162,13 +168,9 @@ class BucketStore(Store):
 
     @override
     def results(self, pattern: str = "*") -> Iterator[Manifest]:
-        for name in sorted(s3.listed(self._uri)):
-            step, _, rest = name.partition("/")
-            key, _, file = rest.partition("/")
-            if file == MANIFEST_NAME and fnmatchcase(step, pattern):
-                found, _ = self._read(step, key)
-                if found is not None:
-                    yield found
+        for name, content in s3.read_all(self._uri, f"{pattern}/*/{MANIFEST_NAME}"):
+            manifest = Manifest.parse(content, s3.below(self._uri, name))
+            yield manifest.model_copy(update={"uri": self.address(manifest)})
 
     @override
     def lock(self, step: str, key: str) -> AbstractContextManager[None]:

@@ -18,7 +18,7 @@ import pytest
 from visavis import s3
 from visavis.data.ledger import Ledger
 from visavis.errors import VisavisError
-from visavis.files import read_json, read_jsonl
+from visavis.recipes import Recipe
 from visavis.steps.contracts import Manifest, RunContext
 from visavis.steps.framework import StepJob, StepResult, run_step
 from visavis.steps.store import open_store
@@ -26,6 +26,7 @@ from visavis.steps.store import open_store
 if TYPE_CHECKING:
     from s3_server import FaultyProxy
 
+TRAINING = Recipe(name="toy", pack="storybook").model_dump_json()
 FILES = ("a.txt", "folder/b.txt", "folder/c.bin", "ledger.jsonl")
 
 
@@ -51,14 +52,16 @@ class Cluster:
 
     def __init__(self, store: str, run_dir: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.context = RunContext(store=store, run_dir=run_dir)
-        self.folder, self.patch, self.pods = folder, monkeypatch, 0
+        self.folder, self.patch, self.pods, self.recipe = folder, monkeypatch, 0, "{}"
 
-    def step(self, name: str, body: Any, *before: str, reuse: bool = True) -> Manifest:
+    def step(self, name: str, body: Any, before: str = "", reuse: bool = True) -> Manifest:
         self.pods += 1
         self.patch.setenv(s3.SCRATCH, str(self.folder / f"pod{self.pods}"))
-        inputs = {"before": self.folder / f"{step}.json" for step in before}
+        inputs = {"before": self.folder / f"{before}.json"} if before else {}
         context = self.context.model_dump_json()
-        return run_step(name, body, "{}", context, inputs, self.folder / f"{name}.json", (), reuse=reuse)
+        return run_step(
+            name, body, self.recipe, context, inputs, self.folder / f"{name}.json", (), reuse=reuse
+        )
 
     def status(self, name: str) -> str:
         found = s3.read(s3.below(self.context.run_dir, "timings", f"{name}.json"))
@@ -103,8 +106,7 @@ def test_a_step_brings_what_it_reads_and_a_reused_one_nothing(cluster: Cluster) 
     assert (cluster.status("make"), cluster.status("copy")) == ("ran", "ran")
     again = cluster.step("copy", copies, "make")
     assert cluster.status("copy") == "reused"
-    brought = [path for path in (cluster.folder / "pod3").rglob("*.bin")]
-    assert brought == []
+    assert list((cluster.folder / "pod3").rglob("*.bin")) == []
     assert again.file("copy.bin").is_file()
 
 
@@ -168,6 +170,62 @@ def test_a_fifth_of_failing_requests_costs_nothing(
     assert again == made and cluster.status("make") == "reused"
     assert copied.folder.joinpath("copy.bin").read_bytes() == bytes(range(256)) * 64
     assert len([key for key in keys(bucket) if key.startswith("team/store/")]) == len(FILES) + 3
+
+
+def learns(job: StepJob) -> StepResult:
+    """Trains a line, and is killed at its second checkpoint the first time."""
+    import torch
+
+    from visavis.training.config import OptimConfig
+    from visavis.training.engine import train
+
+    class Line:
+        def draw(self, step: int, rng: Any) -> list[float]:
+            return [float(rng.standard_normal()) for _ in range(4)]
+
+        def collate(self, items: list[float]) -> torch.Tensor:
+            return torch.tensor(items)[:, None]
+
+        def counts(self, batch: torch.Tensor) -> dict[str, float]:
+            return {"items": float(len(batch))}
+
+        def loss(self, model: Any, batch: torch.Tensor, totals: dict[str, float]) -> Any:
+            loss = (model(batch) - 3 * batch).square().sum() / totals["items"]
+            return loss, {}
+
+    torch.manual_seed(0)
+    model = torch.nn.Linear(1, 1)
+    started_at: list[int] = []
+
+    def watch(done: int, _: int) -> None:
+        started_at.append(done)
+        if done == 12 and os.environ.get("KILL"):
+            raise KeyboardInterrupt
+
+    config = OptimConfig(steps=20, warmup=0, lr=0.1, checkpoint_seconds=1e-6, log_every=1)
+    train(model, Line(), config, job.scratch / "line", progress=watch, engine=job.engine)
+    (job.work / "weights.txt").write_text(str([p.tolist() for p in model.parameters()]))
+    job.tracker.log_metrics({"loss": 0.0}, step=started_at[0])
+    return StepResult({"in": 1, "kept": 1, "dropped": {}})
+
+
+def test_training_goes_on_from_its_checkpoint_on_another_machine(
+    cluster: Cluster, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "recipe", TRAINING)
+    monkeypatch.setenv("KILL", "1")
+    with pytest.raises(KeyboardInterrupt):
+        cluster.step("learn", learns)
+    left = sorted(key.split("/", 4)[-1] for key in keys(bucket) if ".partial/" in key)
+    assert {name.split("/")[1] for name in left} == {"step-000000010", "step-000000011"}
+    assert cluster.status("learn") == "failed"
+    monkeypatch.delenv("KILL")
+    resumed = cluster.step("learn", learns)
+    assert not [key for key in keys(bucket) if ".partial/" in key]
+    here = Cluster(str(tmp_path / "s"), str(tmp_path / "r"), tmp_path / "h", monkeypatch)
+    here.recipe = TRAINING
+    straight = here.step("learn", learns)
+    assert resumed.file("weights.txt").read_text() == straight.file("weights.txt").read_text()
 
 
 SCRIPT = """
@@ -249,4 +307,6 @@ def test_two_machines_that_make_one_result_at_a_time_end_with_one(
     monkeypatch.setenv(s3.SCRATCH, str(tmp_path / "reader"))
     read = {(one.folder / name).read_text().removeprefix(name) for name in one.files}
     assert len(read) == 1 and read <= set(tastes)
-    assert len([key for key in keys(bucket) if key.startswith("team/store/")]) == 4, "the other one's are gone"
+    assert len([key for key in keys(bucket) if key.startswith("team/store/")]) == 4, (
+        "the other one's are gone"
+    )
