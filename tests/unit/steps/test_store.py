@@ -92,6 +92,7 @@ def test_a_bucket_holds_what_a_folder_holds(
     assert {key for key in keys(bucket) if key.startswith("team/store/")} == {
         *(f"team/store/make/{made.key}/{made.digest[:16]}/{name}" for name in FILES),
         f"team/store/make/{made.key}/manifest.json",
+        f"team/store/make/{made.key}.curves.jsonl",
         f"team/store/copy/{copied.key}/{copied.digest[:16]}/copy.bin",
         f"team/store/copy/{copied.key}/manifest.json",
     }
@@ -169,7 +170,8 @@ def test_a_fifth_of_failing_requests_costs_nothing(
     s3_proxy.fail_share(0.0)
     assert again == made and cluster.status("make") == "reused"
     assert copied.folder.joinpath("copy.bin").read_bytes() == bytes(range(256)) * 64
-    assert len([key for key in keys(bucket) if key.startswith("team/store/")]) == len(FILES) + 3
+    stored = {key for key in keys(bucket) if key.startswith("team/store/")}
+    assert len(stored) == len(FILES) + len(["copy.bin", "curves", "manifest", "manifest"])
 
 
 def learns(job: StepJob) -> StepResult:
