@@ -32,7 +32,7 @@ from visavis.launch.kfp_client import pipeline_named
 from visavis.launch.local import carry_out, context_for, watched
 from visavis.recipes import Recipe, recipe_named
 from visavis.steps.contracts import RunContext
-from visavis.steps.framework import read_timings
+from visavis.steps.timings import read_timings
 
 console = Console(highlight=False)
 
@@ -132,7 +132,7 @@ def measured(recipe: Recipe, folder: Path) -> dict[str, Any]:
     context = prepared(recipe, folder / "plain", "first")
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     started = time.monotonic()
-    with watched(context, console):
+    with watched(context, console, Path(context.run_dir)):
         run = Plain(as_json, context.model_dump_json(), Path(context.run_dir) / "artifacts")
         train_plainly(run)
     plain = time.monotonic() - started

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 _BLOCK_BYTES = 1 << 20
+# (path, modification time in ns, bytes) -> sha256: a process hashes an unchanged file once.
+_hashes: dict[tuple[str, int, int], str] = {}
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -26,6 +29,32 @@ def sha256_file(path: Path) -> str:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """Returns the hexadecimal SHA-256 of a file, which is read again only if it was changed since."""
+    stat = path.stat()
+    key = (str(path.resolve()), stat.st_mtime_ns, stat.st_size)
+    if key not in _hashes:
+        _hashes[key] = sha256_file(path)
+    return _hashes[key]
+
+
+@contextmanager
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds a lock file of this machine; the kernel frees it when its holder dies.
+
+    Args:
+        path: The lock file.
+        waiting: Is called if another process holds it, before this one waits for it.
+    """
+    with path.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from visavis.chat.weights import check_weights
 from visavis.errors import VisavisError
 from visavis.files import atomic_dir
+from visavis.s3 import is_remote
 
 if TYPE_CHECKING:
     from visavis.chat.model import ChatModel
@@ -70,7 +71,8 @@ def resolve(address: str | Path, *, tracking_uri: str | None = None) -> Path:
     version = find(text, tracking_uri=uri)
     place = location(version, tracking_uri=uri)
     expected = version.tags.get("weights.sha256", "")
-    if uri.startswith("sqlite:"):  # the files are on this machine and are read in place
+    # Of a local registry, the files are on this machine, unless a run has kept them in a bucket.
+    if uri.startswith("sqlite:") and not is_remote(place):
         folder = _model_folder(_download(place, uri, None))
         check_weights(folder, expected, version.uri)
         return folder

@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 if TYPE_CHECKING:
-    from s3_server import S3Server
+    from s3_server import FaultyProxy, S3Server
 
 
 @pytest.fixture(scope="session")
@@ -34,13 +34,28 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
     import boto3
     from s3_server import BUCKET, point_boto3
 
-    from visavis.data.intake import buckets
+    from visavis import s3
 
     point_boto3(monkeypatch, s3_server.endpoint)
-    buckets._client.cache_clear()
+    s3.client.cache_clear()
     lent = boto3.resource("s3", endpoint_url=s3_server.endpoint).Bucket(BUCKET)
     if lent.creation_date is None:
         lent.create()
     lent.objects.delete()
     yield lent
-    buckets._client.cache_clear()
+    s3.client.cache_clear()
+
+
+@pytest.fixture
+def s3_proxy(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """A proxy that can break answers; boto3's environment points to it."""
+    from s3_server import FaultyProxy, point_boto3
+
+    from visavis import s3
+
+    proxy = FaultyProxy(s3_server.port)
+    point_boto3(monkeypatch, proxy.endpoint)
+    s3.client.cache_clear()
+    yield proxy
+    s3.client.cache_clear()
+    proxy.stop()

@@ -121,7 +121,8 @@ class FaultyProxy:
     Faults: `error` (status 500), `hang` (no answer), `cut` (the connection ends in the middle of the body),
     `stall` (the body stops in the middle), `drip` (it arrives in 20 pieces, five a second), `flip` (one bit of it
     differs). `sealed` is no fault: the answer says that the object is encrypted with a key of its own. Besides,
-    `fail_share` answers a share of all requests with status 500 before the server hears of them.
+    `fail_share` answers a share of all requests with status 500 before the server hears of them, and `hold_puts` lets
+    some uploads pass and holds back those that follow, until whoever asks is gone or they are released.
     """
 
     def __init__(self, port: int) -> None:
@@ -130,6 +131,8 @@ class FaultyProxy:
         self._share, self._random, self._lock = 0.0, random.Random(), threading.Lock()
         self.refused = 0
         self.requests: list[str] = []
+        self._held, self._passing, self._go = "", 0, threading.Event()
+        self.holding = 0
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -160,8 +163,30 @@ class FaultyProxy:
         """Breaks this share of all requests from now on."""
         self._share, self._random = share, random.Random(seed)
 
+    def hold_puts(self, part: str, after: int) -> None:
+        """Lets this many uploads to addresses with `part` pass, and holds back the ones after them."""
+        self._held, self._passing, self.holding = part, after, 0
+        self._go.clear()
+
+    def release(self) -> None:
+        """Forgets what was held back and lets everything pass."""
+        self._held = ""
+        self._go.set()
+
+    def _is_held(self, client: BaseHTTPRequestHandler) -> bool:
+        if client.command != "PUT" or not self._held or self._held not in client.path:
+            return False
+        with self._lock:
+            self._passing -= 1
+            if self._passing >= 0:
+                return False
+            self.holding += 1
+        self._go.wait(_HANG_S)
+        return True
+
     def stop(self) -> None:
         self._released.set()
+        self.release()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -181,6 +206,8 @@ class FaultyProxy:
         self.requests.append(client.path)
         data = client.rfile.read(int(client.headers.get("Content-Length") or 0))
         fault = self._fault(client.path)
+        if self._is_held(client):
+            return
         if fault == "hang":
             self._released.wait(_HANG_S)
             return

@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from visavis.files import read_json
 from visavis.steps.framework import RunContext, StepJob, StepResult, run_step
 from visavis.tracking import Post, Tracker, client_for, flatten, patience, start_parent, step_run
+from visavis.tracking.courier import Courier
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,7 @@ def test_a_dead_server_does_not_stop_a_step(
     metrics = [value["values"] for kind, value in kept if kind == "metrics"]
     losses = [values["loss"] for values in metrics if "seconds" not in values]
     assert losses == [0.0, 1.0, 2.0, 3.0, 4.0]
-    files = [Path(value["file"]) for kind, value in kept if kind == "file"]
+    files = [calls.parent / value["file"] for kind, value in kept if kind == "file"]
     assert (files[0].name, files[0].read_text()) == ("curve.txt", "a curve")
 
 
@@ -218,3 +219,22 @@ def test_a_step_without_a_sender_does_not_import_mlflow(tmp_path: Path) -> None:
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
+
+
+def test_a_courier_goes_on_where_a_killed_one_was(parent: tuple[MlflowClient, RunContext]) -> None:
+    client, context = parent
+    folder = Path(context.run_dir) / "tracking"
+    relayed = context.model_copy(update={"relayed": True})
+    tracker = Tracker(relayed, "tune")
+    tracker.log_metrics({"loss": 1.0}, step=1)
+    file = next(folder.glob("*.jsonl"))
+    killed = Courier(context, file)
+    killed.pump()
+    tracker.log_metrics({"loss": 2.0}, step=2)
+    tracker.close()
+    later = Courier(context, file)
+    later.pump()
+    assert later.run_id == killed.run_id and later.ended
+    history = client.get_metric_history(str(later.run_id), "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 2.0)]
+    assert list(folder.iterdir()) == []

@@ -121,6 +121,15 @@ def run(
         list[str] | None,
         typer.Option(metavar="STEP", help="Step that is made anew although its result is there; repeatable."),
     ] = None,
+    store: Annotated[
+        str,
+        typer.Option(
+            metavar="s3://BUCKET/PREFIX",
+            help="Keep results and run in a bucket, as on a cluster, where steps share no disk: results below "
+            "`PREFIX/store`, the run below `PREFIX/runs/NAME`. Its address and key are those of boto3 "
+            "(`AWS_ENDPOINT_URL`, `AWS_PROFILE`, ...).",
+        ),
+    ] = "",
     ablations: Annotated[
         bool,
         typer.Option("--ablations", help="Afterwards try the paper's claims: train the baselines, compare."),
@@ -149,13 +158,17 @@ def run(
 
     Examples: `visavis run --recipe smoke` · `visavis run clips.source=/my/clips` ·
     `visavis run mllm.pair.lr=1e-4 rounds.steps=400` · `visavis run --ablations` ·
+    `visavis run --store s3://models/visavis` ·
     `visavis run --from build_conversations --input runs/latest/manifests/build_conversations.json` ·
     `visavis run --no-cache tune_rounds`
     """
     from visavis.packs import load_pack
     from visavis.recipes import apply_overrides, recipe_named
+    from visavis.s3 import split_uri
 
     resolved = apply_overrides(recipe_named(recipe), overrides or [])
+    if store:
+        split_uri(store)
     load_pack(resolved.pack).verify()  # a damaged pack is to stop a run before it begins, not in its middle
     from visavis.cli.summary import show, show_claims
     from visavis.launch.local import run_local
@@ -165,7 +178,7 @@ def run(
             "--from and --input go together", fix="give both: the step, and the manifest of its result"
         )
     given = {from_: input_} if input_ else {}
-    result = run_local(resolved, runs=runs, console=console, given=given, anew=no_cache or ())
+    result = run_local(resolved, runs=runs, console=console, given=given, anew=no_cache or (), store=store)
     show(result.run_dir, console)
     if ablations:
         from visavis.launch.ablations import default_page, run_ablations

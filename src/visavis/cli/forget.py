@@ -25,6 +25,10 @@ def forget(
         Path | None, typer.Option(help="Folder of the data set without it. Default: beside DATA.")
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs and their results.")] = Path("runs"),
+    store: Annotated[
+        str,
+        typer.Option(metavar="s3://BUCKET/PREFIX", help="Where results and runs lie, if that is a bucket."),
+    ] = "",
     apply: Annotated[
         bool, typer.Option("--apply", help="Write the data set without it, and mark the model versions.")
     ] = False,
@@ -46,7 +50,7 @@ def forget(
         what,
         data,
         out=out,
-        runs=runs if runs.is_dir() else None,
+        runs=store or (runs if runs.is_dir() else None),
         tracking_uri=local_tracking_uri(runs) if tracked else None,
         apply=apply,
     )

@@ -199,10 +199,14 @@ def lineage(
     ] = "champion",
     name: Name = "visavis",
     runs: Runs = _RUNS,
+    store: Annotated[
+        str, typer.Option(metavar="s3://BUCKET/PREFIX", help="Where results lie, if that is a bucket.")
+    ] = "",
 ) -> None:
     """Follow a version back to its clips, or a clip or person forward to the versions made of it.
 
-    Examples: `visavis lineage champion` · `visavis lineage 3` · `visavis lineage 62d794f0ab`
+    Examples: `visavis lineage champion` · `visavis lineage 3` · `visavis lineage 62d794f0ab` ·
+    `visavis lineage champion --store s3://models/visavis`
     """
     from visavis.registry.versions import CANARY, CHALLENGER, CHAMPION, PREVIOUS
     from visavis.steps.lineage import lineage_of_item, lineage_of_version
@@ -211,10 +215,10 @@ def lineage(
         what = f"models:/{name}/{what}" if what.isdigit() else f"models:/{name}@{what}"
     found: VersionLineage | ItemLineage
     if what.startswith("models:/"):
-        found = lineage_of_version(what, runs, tracking_uri=_tracking_uri(runs))
+        found = lineage_of_version(what, store or runs, tracking_uri=_tracking_uri(runs))
     else:
         tracked = "MLFLOW_TRACKING_URI" in os.environ or (runs / "mlflow.db").is_file()
-        found = lineage_of_item(what, runs, tracking_uri=_tracking_uri(runs) if tracked else None)
+        found = lineage_of_item(what, store or runs, tracking_uri=_tracking_uri(runs) if tracked else None)
     for line in found.lines():
         console.print(line, markup=False, soft_wrap=True)
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from visavis.errors import VisavisError
 from visavis.recipes import Recipe, edit
+from visavis.s3 import is_remote
 
 
 def with_clips(recipe: Recipe, folder: Path, console: Console) -> Recipe:
@@ -24,7 +25,6 @@ def with_clips(recipe: Recipe, folder: Path, console: Console) -> Recipe:
     """
     clips = recipe.clips
     if clips.source:
-        from visavis.data.intake.buckets import is_remote
         from visavis.data.intake.sources import list_clips
 
         source = clips.source if is_remote(clips.source) else str(Path(clips.source).expanduser().resolve())

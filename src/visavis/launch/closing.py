@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from visavis.errors import VisavisError
 from visavis.files import read_json
 from visavis.launch.trainjob import delete_jobs
+from visavis.mirror import mirrored
 from visavis.steps.close_run import close_run as summarise
 from visavis.steps.contracts import RunContext
 from visavis.steps.framework import log
@@ -54,11 +54,10 @@ def _tell(run: RunContext, succeeded: bool, run_id: str) -> None:
 
 def _content(run: RunContext, succeeded: bool, run_id: str) -> dict[str, Any]:
     """Returns what is told of a run: how it ended, why, what it cost, and where to look."""
-    folder = Path(run.run_dir)
-    files = {
-        name: read_json(folder / name) for name in (COST, DECISION, PROMOTION) if (folder / name).is_file()
-    }
-    failures = [read_json(path) for path in sorted((folder / "failures").glob("*.json"))]
+    with mirrored(run.run_dir, "*") as folder:
+        names = [name for name in (COST, DECISION, PROMOTION) if (folder / name).is_file()]
+        files = {name: read_json(folder / name) for name in names}
+        failures = [read_json(path) for path in sorted((folder / "failures").glob("*.json"))]
     links = {"pipeline": run.cluster.run_link.replace("{run}", run_id), "mlflow": _mlflow_link(run)}
     return {
         "run": run.run_name,

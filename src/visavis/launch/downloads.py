@@ -12,12 +12,11 @@ from visavis.data.intake.buckets import (
     DownloadError,
     StoredObject,
     download,
-    is_remote,
     list_objects,
-    split_uri,
 )
 from visavis.errors import VisavisError
 from visavis.files import write_atomic
+from visavis.s3 import is_remote, split_uri
 
 # A shard of a large model has gigabytes.
 _LIMITS = BucketConfig(download_timeout_s=6 * 3600.0)

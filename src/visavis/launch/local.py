@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from visavis import s3
 from visavis.errors import VisavisError
 from visavis.files import read_json, write_json
 from visavis.launch.clips import with_clips
@@ -23,8 +24,13 @@ from visavis.launch.graph import skipped_by
 from visavis.launch.kfp_client import ROOT, pipeline_named
 from visavis.launch.progress import Watch
 from visavis.loading import local_tracking_uri
+from visavis.mirror import followed
 from visavis.recipes import Recipe
-from visavis.steps.framework import RunContext, log, read_timings
+from visavis.steps.contracts import RunContext
+from visavis.steps.framework import log
+from visavis.steps.run_files import LATEST
+from visavis.steps.store import places_of
+from visavis.steps.timings import read_timings
 from visavis.tracking import EXPERIMENT, Post
 from visavis.tracking.tracker import FOLDER
 
@@ -58,6 +64,7 @@ def run_local(
     pipeline: str = "train",
     given: Mapping[str, Path] | None = None,
     anew: Iterable[str] = (),
+    store: str = "",
 ) -> RunResult:
     """Runs a pipeline here and returns when it is done.
 
@@ -72,6 +79,8 @@ def run_local(
         pipeline: Name of the pipeline: `train`, or `curate` for its first half.
         given: Step to the manifest file of a result that is taken for it; what only that needs is not done.
         anew: Steps whose results are made anew although they are there.
+        store: `s3://bucket/prefix` in which results (`store/`) and the folder of the run (`runs/NAME/`) are to
+            lie; the folder of the run here then is a copy that follows.
 
     Raises:
         VisavisError: If a step failed; says which, why, and what to do.
@@ -88,8 +97,13 @@ def run_local(
     taken = {step: str(path.resolve()) for step, path in (given or {}).items()}
     changes = {"given": taken, "skipped": skipped, "anew": tuple(anew)}
     context = context_for(recipe, runs, run_dir, run_dir.name).model_copy(update=changes)
+    if store:
+        results, folders = places_of(store)
+        places = {"store": results, "run_dir": s3.below(folders, run_dir.name)}
+        context = context.model_copy(update={**places, "relayed": False})
     console.print(f"run {run_dir.name} in {run_dir}")
-    carry_out(found, {"recipe": placed.model_dump_json()}, context, console)
+    with followed(context.run_dir, run_dir, f"{FOLDER}/*"):
+        carry_out(found, {"recipe": placed.model_dump_json()}, context, console, run_dir)
     return RunResult(run_dir, context.tracking_uri, context.parent_run_id)
 
 
@@ -119,7 +133,13 @@ def context_for(
     )
 
 
-def carry_out(pipeline: Any, arguments: Mapping[str, str], context: RunContext, console: Console) -> None:
+def carry_out(
+    pipeline: Any,
+    arguments: Mapping[str, str],
+    context: RunContext,
+    console: Console,
+    folder: Path | None = None,
+) -> None:
     """Runs a pipeline here, shows its progress and sends what its steps tell MLflow.
 
     Args:
@@ -127,27 +147,27 @@ def carry_out(pipeline: Any, arguments: Mapping[str, str], context: RunContext, 
         arguments: Its arguments but for the context.
         context: Where it runs.
         console: Where to show the progress.
+        folder: Folder of the run on this machine, if that of the context is in a bucket.
 
     Raises:
         VisavisError: If a step failed; says which, why, and what to do.
     """
-    run_dir = Path(context.run_dir)
-    with watched(context, console):
+    run_dir = folder or Path(context.run_dir)
+    with watched(context, console, run_dir):
         error = _run(pipeline, {**arguments, "context": context.model_dump_json()}, run_dir)
     if error is not None:
         raise explained(run_dir, error)
 
 
 @contextlib.contextmanager
-def watched(context: RunContext, console: Console) -> Iterator[None]:
+def watched(context: RunContext, console: Console, folder: Path) -> Iterator[None]:
     """Shows what the steps of a block do, sends what they tell MLflow, and gives them this package."""
-    run_dir = Path(context.run_dir)
-    post = Post(context, run_dir / FOLDER).start()
-    try:
-        with Watch(run_dir, console), _environment(run_dir):
-            yield
-    finally:
-        post.close()
+    with contextlib.ExitStack() as stack:
+        if context.relayed:
+            stack.callback(Post(context, folder / FOLDER).start().close)
+        stack.enter_context(Watch(folder, console))
+        stack.enter_context(_environment(folder))
+        yield
 
 
 def _check_disk(runs: Path) -> None:
@@ -167,7 +187,7 @@ def _new_folder(runs: Path, name: str) -> Path:
         run_dir = runs / f"{stamp}-{name}-{number}"
         number += 1
     (run_dir / "timings").mkdir(parents=True)
-    latest, temporary = runs / "latest", runs / f".latest.{os.getpid()}"
+    latest, temporary = runs / LATEST, runs / f".latest.{os.getpid()}"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(run_dir.name)
     temporary.replace(latest)

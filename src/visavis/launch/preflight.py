@@ -19,7 +19,8 @@ from visavis.launch.kfp_client import has_digest
 from visavis.launch.run_folder import step_folder
 from visavis.launch.trainer_api import TrainerApi
 from visavis.steps.contracts import RunContext
-from visavis.steps.framework import log, note_failure
+from visavis.steps.framework import log
+from visavis.steps.timings import note_failure
 
 STEP = "preflight"
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from visavis.steps.framework import Manifest, read_timings
+from visavis.steps.contracts import Manifest
+from visavis.steps.timings import read_timings
 
 _POLL_SECONDS = 0.4
 _REMIND_SECONDS = 30.0

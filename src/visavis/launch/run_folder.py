@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from visavis.mirror import mirrored
 from visavis.steps.contracts import RunContext
 
 
-@contextmanager
-def step_folder(run: RunContext, step: str) -> Iterator[Path]:
+def step_folder(run: RunContext, step: str) -> AbstractContextManager[Path]:
     """Lends the folder of a run, with what its step has noted by now.
 
     Args:
         run: The run.
         step: Name of the step; only files of its name are read or written.
     """
-    yield Path(run.run_dir)
+    notes = [f"{folder}/{step}.json" for folder in ("failures", "jobs", "manifests", "timings")]
+    return mirrored(run.run_dir, f"*/{step}.*", notes)

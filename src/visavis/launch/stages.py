@@ -98,7 +98,7 @@ def train_stage(
     todo = needed_for(name)
     run = run_local(recipe, runs=runs, console=console, pipeline="curate")
     context = context_for(recipe, runs.resolve(), run.run_dir, f"{run.run_dir.name} {name}")
-    with watched(context, console):
+    with watched(context, console, run.run_dir):
         for stage in todo:
             try:
                 _run(stage, recipe, context, processes)

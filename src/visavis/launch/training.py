@@ -18,7 +18,7 @@ from visavis.launch.jobs import Job, JobFailed, Launcher, LocalLauncher
 from visavis.launch.run_folder import step_folder
 from visavis.launch.trainjob import TrainJobLauncher
 from visavis.steps.contracts import Manifest, RunContext, Unmade
-from visavis.steps.framework import note_failure, refuse_again
+from visavis.steps.timings import note_failure, refuse_again
 
 
 def train_step(

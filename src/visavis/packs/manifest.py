@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import difflib
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from visavis import s3
 from visavis.errors import VisavisError
-from visavis.files import read_json, sha256_file, write_json
+from visavis.files import read_json, sha256_bytes, sha256_file, sha256_once, write_atomic, write_json
 
-MANIFEST_NAME = "manifest.json"
-"""Name of the manifest in the root folder of a pack."""
+MANIFEST_NAME, CARD = "manifest.json", "card.md"
+"""Names of the manifest and of the pack's card in its root folder."""
 
 _BUNDLED = Path(__file__).parent
-
-# (path, modification time in ns, bytes) -> sha256: a process hashes an unchanged file once.
-_hashes: dict[tuple[str, int, int], str] = {}
 
 
 def _relative(path: str) -> str:
@@ -80,11 +79,13 @@ class Pack:
     Attributes:
         root: Folder of the pack.
         manifest: Its manifest.
+        source: Where its files come from when they are first asked for (`s3://...`); empty: they are in `root`.
     """
 
-    def __init__(self, root: Path, manifest: Manifest) -> None:
+    def __init__(self, root: Path, manifest: Manifest, source: str = "") -> None:
         self.root = root
         self.manifest = manifest
+        self.source = source
 
     def part(self, name: str) -> Path:
         """Returns the folder of a part after its files were verified.
@@ -93,6 +94,8 @@ class Pack:
             VisavisError: If the pack has no such part, or a file is missing, altered or not in the manifest.
         """
         folder = self.root / self._declared(name).path
+        if self.source:
+            s3.bring(self.source, self._files(name), self.root)
         self._verify(name, folder)
         return folder
 
@@ -109,11 +112,20 @@ class Pack:
         return name in self.manifest.parts
 
     def verify(self) -> None:
-        """Verifies every part.
+        """Verifies every part; of a pack in a bucket, whose bytes are checked where they are read, that it is whole.
 
         Raises:
             VisavisError: On the first missing, altered or undeclared file.
         """
+        if self.source:
+            there = s3.listed(self.source)
+            for path in self.manifest.files:
+                if path not in there:
+                    raise VisavisError(
+                        f"pack {self.manifest.name}: file {path} is missing in {self.source}",
+                        fix="upload the pack afresh",
+                    )
+            return
         for name in self.manifest.parts:
             self.part(name)
 
@@ -127,9 +139,13 @@ class Pack:
                 fix=f"add parts.{name} to {self.root / MANIFEST_NAME}, or choose a pack that has this part",
             ) from None
 
-    def _verify(self, name: str, folder: Path) -> None:
+    def _files(self, name: str) -> dict[str, str]:
+        """Returns the hashes of the files of a part, by path."""
         prefix = f"{self.manifest.parts[name].path.rstrip('/')}/"
-        expected = {path: digest for path, digest in self.manifest.files.items() if path.startswith(prefix)}
+        return {path: digest for path, digest in self.manifest.files.items() if path.startswith(prefix)}
+
+    def _verify(self, name: str, folder: Path) -> None:
+        expected = self._files(name)
         restore = (
             f"copy the pack afresh, or run write_manifest({str(self.root)!r}) if you changed it on purpose"
         )
@@ -137,7 +153,7 @@ class Pack:
             file = self.root / path
             if not file.is_file():
                 raise VisavisError(f"pack {self.manifest.name}: file {path} is missing", fix=restore)
-            found = _hash_once(file)
+            found = sha256_once(file)
             if found != digest:
                 raise VisavisError(
                     f"pack {self.manifest.name}: {path} has sha256 {found[:12]}, not {digest[:12]}",
@@ -151,12 +167,16 @@ class Pack:
 
 
 def load_pack(name_or_path: str | Path) -> Pack:
-    """Opens a pack by the name of a bundled one (`storybook`) or by the path of its folder.
+    """Opens a pack by the name of a bundled one (`storybook`), or by the path or `s3://` address of its folder.
+
+    The parts of a pack in a bucket are brought into the scratch folder of this machine as they are asked for.
 
     Raises:
         VisavisError: If there is no such pack, or its manifest is not valid.
     """
     text = str(name_or_path)
+    if s3.is_remote(text):
+        return _remote_pack(text)
     bundled = _BUNDLED / text
     root = bundled if text in bundled_packs() else Path(name_or_path).expanduser()
     file = root / MANIFEST_NAME
@@ -169,6 +189,23 @@ def load_pack(name_or_path: str | Path) -> Pack:
             fix=f"{hint}bundled packs: {', '.join(names) or 'none'}; else give the path of a downloaded pack",
         )
     return Pack(root.resolve(), _read(file))
+
+
+@lru_cache(maxsize=8)
+def _remote_pack(source: str) -> Pack:
+    place = s3.below(source, MANIFEST_NAME)
+    found = s3.read(place)
+    if found is None:
+        raise VisavisError(
+            f"pack {source} has no {MANIFEST_NAME}",
+            fix="correct the address of the pack, or upload all of it",
+        )
+    # Another pack under the same address is another folder.
+    root = s3.scratch_for(source) / sha256_bytes(found[0])[:16]
+    write_atomic(root / MANIFEST_NAME, found[0])
+    if (card := s3.read(s3.below(source, CARD))) is not None:
+        write_atomic(root / CARD, card[0])
+    return Pack(root, _read(root / MANIFEST_NAME), source)
 
 
 def bundled_packs() -> list[str]:
@@ -227,11 +264,3 @@ def _files_below(root: Path, folder: Path) -> list[str]:
     """Returns the files under `folder` relative to `root`, sorted, without hidden ones."""
     paths = (path.relative_to(root) for path in folder.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in paths if not any(step.startswith(".") for step in path.parts))
-
-
-def _hash_once(file: Path) -> str:
-    stat = file.stat()
-    key = (str(file.resolve()), stat.st_mtime_ns, stat.st_size)
-    if key not in _hashes:
-        _hashes[key] = sha256_file(file)
-    return _hashes[key]

@@ -57,7 +57,7 @@ def _body(job: StepJob) -> StepResult:
         job.scratch,
         lambda values, step: job.tracker.log_metrics(values, step=step),
         lambda done, total: job.progress(done, total, "steps"),
-        job.recipe.engine,
+        job.engine,
         sources,
     )
     autoencoder = load_autoencoder(job.pack).to(compute_device())

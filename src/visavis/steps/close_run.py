@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from visavis.cluster.cost import Cost, costs_of_run
 from visavis.files import read_json, write_atomic, write_json
-from visavis.steps.contracts import RunContext
+from visavis.mirror import mirrored
+from visavis.steps.contracts import Manifest, RunContext
 from visavis.steps.evaluate_champion import DIFFERENCES
-from visavis.steps.framework import RECORD_SUFFIX, Manifest, log
+from visavis.steps.framework import log
 from visavis.steps.run_files import (
     CHAT,
     COST,
@@ -34,6 +35,9 @@ from visavis.steps.run_files import (
     read_manifests,
     timings_of,
 )
+from visavis.steps.store import RECORD_SUFFIX, open_store
+from visavis.tracking import Post
+from visavis.tracking.tracker import FOLDER
 
 if TYPE_CHECKING:
     from visavis.evaluation.report import Verdict
@@ -64,8 +68,30 @@ def close_run(recipe: str, context: str, succeeded: bool) -> None:
         succeeded: Whether all steps did.
     """
     run = RunContext.model_validate_json(context)
-    folder = Path(run.run_dir)
-    funnel, timings = funnel_of(folder), timings_of(folder)
+    with mirrored(run.run_dir, "*") as folder:
+        timings = timings_of(folder)
+        worked = [(step["step"], step["key"]) for step in timings["steps"] if step["key"]]
+        with open_store(run.store).notes(worked) as notes:
+            if not run.relayed:
+                _send_rest(run, folder)
+            _close(run, folder, notes, json.loads(recipe), timings, succeeded)
+
+
+def _send_rest(run: RunContext, folder: Path) -> None:
+    """Sends MLflow what the steps could not: it was away when they ended, or they were killed."""
+    if run.tracking_uri and any((folder / FOLDER).glob("*.jsonl")):
+        Post(run, folder / FOLDER).start().close()
+
+
+def _close(
+    run: RunContext,
+    folder: Path,
+    notes: Path,
+    recipe: Mapping[str, Any],
+    timings: dict[str, Any],
+    succeeded: bool,
+) -> None:
+    funnel = funnel_of(folder)
     costs = costs_of_run(run.cluster, folder, timings["steps"])
     if run.cluster.profiles:
         total = sum(costs.values(), Cost()).metrics()
@@ -78,7 +104,7 @@ def close_run(recipe: str, context: str, succeeded: bool) -> None:
         from visavis.data.funnel import plot_funnel
 
         plot_funnel(funnel["clips"], folder / FUNNEL_PLOT)
-    if curves := curves_of(folder, Path(run.store)):
+    if curves := curves_of(folder, notes):
         from visavis.evaluation.plots import training_curves
 
         panels = {step.replace("_", " "): series for step, series in curves.items()}
@@ -87,7 +113,7 @@ def close_run(recipe: str, context: str, succeeded: bool) -> None:
     if not run.tracking_uri or not run.parent_run_id:
         return
     try:
-        _report(run, folder, json.loads(recipe), timings, succeeded)
+        _report(run, folder, notes, recipe, timings, succeeded)
     except Exception as error:  # the run is done; its tracker must not turn it into a failure
         log.warning("MLflow did not take the summary of the run (%s); it lies in %s", error, folder)
 
@@ -97,8 +123,8 @@ def _collect(folder: Path, funnel: dict[str, Any], timings: dict[str, Any]) -> N
     manifests = read_manifests(folder)
     for step, names in _TAKEN.items():
         for name in names if step in manifests else ():
-            if (manifests[step].folder / name).is_file():
-                shutil.copyfile(manifests[step].folder / name, folder / name)
+            if (file := manifests[step].file(name)).is_file():
+                shutil.copyfile(file, folder / name)
     if "evaluate_model" in manifests and (folder / SCORECARD).is_file():
         _write_report(folder, manifests, funnel, timings)
 
@@ -112,8 +138,8 @@ def _write_report(
     from visavis.evaluation.report import write_report
     from visavis.evaluation.scorecard import Scorecard
 
-    evaluation = manifests["evaluate_model"].folder
-    places = {words: evaluation / f"{name}.png" for name, words in SHEETS.items()}
+    evaluation = manifests["evaluate_model"]
+    places = {words: evaluation.file(f"{name}.png") for name, words in SHEETS.items()}
     places |= {"From clips to chats": folder / FUNNEL_PLOT, "Losses": folder / CURVES_PLOT}
     pictures = {words: Image.open(path) for words, path in places.items() if path.is_file()}
     scorecard = Scorecard.read(folder / SCORECARD)
@@ -141,7 +167,7 @@ def _verdict(folder: Path, manifests: Mapping[str, Manifest]) -> Verdict | None:
     words = read_json(folder / PROMOTION)["words"] if (folder / PROMOTION).is_file() else ""
     rows: dict[str, Any] = {}
     if decision["champion"] and "evaluate_champion" in manifests:
-        rows = read_json(manifests["evaluate_champion"].folder / DIFFERENCES)
+        rows = read_json(manifests["evaluate_champion"].file(DIFFERENCES))
     differences = {path: Figure.from_dict(row) for path, row in rows.items()}
     return Verdict(decision["passed"], rules, words, decision["champion"] or "", differences)
 
@@ -149,6 +175,7 @@ def _verdict(folder: Path, manifests: Mapping[str, Manifest]) -> Verdict | None:
 def _report(
     run: RunContext,
     folder: Path,
+    notes: Path,
     recipe: Mapping[str, Any],
     timings: dict[str, Any],
     succeeded: bool,
@@ -172,7 +199,7 @@ def _report(
     paths = [folder / name for name in _SENT]
     if "evaluate_model" in manifests:
         sheets = (f"{name}.png" for name in SHEETS)
-        paths += [manifests["evaluate_model"].folder / sheet for sheet in sheets if sheet != CHAT]
+        paths += [manifests["evaluate_model"].file(sheet) for sheet in sheets if sheet != CHAT]
     for path in paths:
         if path.is_file():
             client.log_artifact(parent, str(path))
@@ -188,11 +215,11 @@ def _report(
     if (folder / COST).is_file():
         costs = read_json(folder / COST)
         figures |= costs["run"]
-        _note_costs(client, run, timings, costs["steps"])
+        _note_costs(client, notes, timings, costs["steps"])
     points = [Metric(name, value, now, 0) for name, value in figures.items()]
     points += [Metric(n, value, now, number) for number, row in rounds.items() for n, value in row.items()]
     client.log_batch(parent, metrics=points)
-    _note_reused(client, run, timings)
+    _note_reused(client, run, notes, timings)
     client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")
 
 
@@ -211,26 +238,26 @@ def _tags(run: RunContext, manifests: Mapping[str, Manifest]) -> dict[str, str]:
 
 
 def _note_costs(
-    client: Any, run: RunContext, timings: dict[str, Any], costs: Mapping[str, Mapping[str, float]]
+    client: Any, notes: Path, timings: dict[str, Any], costs: Mapping[str, Mapping[str, float]]
 ) -> None:
     """Adds what each step took to its MLflow run, which its store remembers."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
     for step in timings["steps"]:
-        record = Path(run.store) / step["step"] / f"{step['key']}{RECORD_SUFFIX}"
+        record = notes / step["step"] / f"{step['key']}{RECORD_SUFFIX}"
         if step["step"] in costs and record.is_file():
             metrics = [Metric(name, value, now, 0) for name, value in costs[step["step"]].items()]
             client.log_batch(read_json(record)["run_id"], metrics=metrics)
 
 
-def _note_reused(client: Any, run: RunContext, timings: dict[str, Any]) -> None:
+def _note_reused(client: Any, run: RunContext, notes: Path, timings: dict[str, Any]) -> None:
     """Makes a child run for each reused step, which says in which run the work was done."""
     experiment = client.get_run(run.parent_run_id).info.experiment_id
     for step in timings["steps"]:
         if step["status"] != "reused":
             continue
-        record = Path(run.store) / step["step"] / f"{step['key']}{RECORD_SUFFIX}"
+        record = notes / step["step"] / f"{step['key']}{RECORD_SUFFIX}"
         tags = {"mlflow.parentRunId": run.parent_run_id, "reused": "true", "step.key": step["key"]}
         if record.is_file():
             tags["reused.from"] = read_json(record)["run_id"]

@@ -8,10 +8,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from visavis import s3
 from visavis.cluster import Cluster
 from visavis.errors import VisavisError
 from visavis.files import sha256_bytes
 from visavis.tracking import EXPERIMENT
+
+_LISTS = (".json", ".jsonl", ".parquet")
 
 
 class Unmade(Exception):
@@ -32,7 +35,7 @@ class Manifest(BaseModel):
     Attributes:
         step: Name of the step.
         key: Content key of the result.
-        uri: Folder of the result.
+        uri: Folder of the result, on this machine or in a bucket (`s3://...`).
         counts: `{"in": n, "kept": k, "dropped": {reason: n}}`.
         files: sha256 of each file, by its path inside the folder.
         metrics: Figures of the step.
@@ -59,8 +62,17 @@ class Manifest(BaseModel):
 
     @property
     def folder(self) -> Path:
-        """Folder of the result."""
-        return Path(self.uri)
+        """Folder of the result; of one in a bucket, every file is brought here, checked, when first asked for."""
+        return s3.here(self.uri, self.files)
+
+    def file(self, name: str) -> Path:
+        """Returns the place of one file of the result, which of one in a bucket is all that is brought here."""
+        return s3.here(self.uri, {name: self.files[name]} if name in self.files else {}) / name
+
+    def lists(self) -> Path:
+        """Returns the folder of the result with its lists and tables; shards and weights stay in the bucket."""
+        lists = {name: digest for name, digest in self.files.items() if name.endswith(_LISTS)}
+        return s3.here(self.uri, lists)
 
     @property
     def digest(self) -> str:
@@ -75,14 +87,24 @@ class Manifest(BaseModel):
             VisavisError: If the file is missing or is not a manifest.
         """
         try:
-            return cls.model_validate_json(Path(path).read_text())
+            return cls.parse(Path(path).read_bytes(), str(path))
         except FileNotFoundError:
             raise VisavisError(
                 f"manifest {path} does not exist", fix="run the step that writes it first"
             ) from None
+
+    @classmethod
+    def parse(cls, content: bytes, place: str) -> Manifest:
+        """Returns the manifest that was read at a place.
+
+        Raises:
+            VisavisError: If it is none.
+        """
+        try:
+            return cls.model_validate_json(content)
         except ValidationError as error:
             raise VisavisError(
-                f"{path} is not a manifest: {error}", fix="run the step that writes it again"
+                f"{place} is not a manifest: {error}", fix="run the step that writes it again"
             ) from error
 
     def summary(self) -> dict[str, str]:
@@ -96,8 +118,8 @@ class RunContext(BaseModel):
     """Where a run keeps its things and how it is known; travels to every step as JSON.
 
     Attributes:
-        store: Folder of all results, shared by all runs.
-        run_dir: Folder of this run: timings, progress, logs.
+        store: Folder of all results, shared by all runs; or `s3://bucket/prefix`, where steps share no disk.
+        run_dir: Folder of this run: timings, progress, logs; or `s3://bucket/prefix`.
         run_name: Name of the run for people.
         tracking_uri: MLflow's address; empty switches tracking off.
         experiment: MLflow experiment.

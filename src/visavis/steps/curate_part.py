@@ -7,7 +7,7 @@ from pathlib import Path
 
 from visavis.data.config import DECIDING
 from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
-from visavis.steps.list_clips import part_file
+from visavis.steps.list_clips import part_name
 
 
 def curate_part(
@@ -19,7 +19,7 @@ def curate_part(
     """
     from visavis.data.intake.listing import Listing
 
-    listing = Listing.load(part_file(Manifest.read(inputs["listing"]).folder, int(part)))
+    listing = Listing.load(Manifest.read(inputs["listing"]).file(part_name(int(part))))
 
     def body(job: StepJob) -> StepResult:
         from visavis.data.curation.clips import curate_part as judge

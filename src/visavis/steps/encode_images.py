@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from visavis.files import sha256_bytes
-from visavis.steps.framework import MANIFEST_NAME, Manifest, StepJob, StepResult, run_step
+from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
 from visavis.steps.keys import code_version, resolve_section
 
 
@@ -46,8 +46,7 @@ def _body(job: StepJob) -> StepResult:
         job.folder("conversations"),
         job.work,
         encoder,
-        # Earlier results are the cache: what is removed or forgotten there is in no second place.
-        known=sorted(path.parent for path in job.work.parent.glob(f"*/{MANIFEST_NAME}")),
+        known=_known(job, encoder.key),
         shard_rows=config.shard_rows,
         progress=lambda done, total: job.progress(done, total, "samples"),
     )
@@ -64,6 +63,22 @@ def _body(job: StepJob) -> StepResult:
             "megabytes": megabytes,
         },
     )
+
+
+def _known(job: StepJob, encoder: str) -> list[Path]:
+    """Returns earlier results of the same encoder.
+
+    They are the cache: what is removed or forgotten there is in no second place. Of those in a bucket, only the
+    largest one is worth its way here.
+    """
+    from visavis.data.published.token_shards import FACTS_NAME, Facts
+
+    known = [result for result in job.store.results(job.name) if FACTS_NAME in result.files]
+    facts = {result.key: Facts.read(result.file(FACTS_NAME).parent) for result in known}
+    alike = [result for result in known if facts[result.key].encoder == encoder]
+    if not job.store.near:
+        alike = sorted(alike, key=lambda result: facts[result.key].rows)[-1:]
+    return [result.folder for result in alike]
 
 
 def _encoder_key(job: StepJob) -> str:

@@ -27,7 +27,7 @@ def evaluate_model(
     """Runs the step; see `visavis.steps`. `report` is a second place for the page, where Kubeflow shows it."""
     manifest = run_step("evaluate_model", _body, recipe, context, inputs, output, SECTION)
     if report is not None:
-        write_atomic(Path(report), (manifest.folder / REPORT).read_bytes())
+        write_atomic(Path(report), manifest.file(REPORT).read_bytes())
     return manifest
 
 

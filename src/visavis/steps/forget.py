@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from visavis import s3
 from visavis.data.funnel import LABELS
 from visavis.data.published.dataset import DATASET_NAME, read_dataset
 from visavis.data.published.forget import Contained, Target, contained, find_target, write_without
@@ -16,9 +17,9 @@ from visavis.files import sha256_bytes
 from visavis.registry.forgetting import mark, versions_made_of
 from visavis.registry.versions import Version
 from visavis.steps.contracts import Manifest
-from visavis.steps.framework import MANIFEST_NAME
+from visavis.steps.run_files import LATEST
+from visavis.steps.store import Store, open_store, places_of
 
-_STORE = "store"
 _BUILD = "build_conversations"
 
 
@@ -93,7 +94,7 @@ def forget(
     data: Path,
     *,
     out: Path | None = None,
-    runs: Path | None = None,
+    runs: str | Path | None = None,
     tracking_uri: str | None = None,
     apply: bool = False,
 ) -> ForgetReport:
@@ -106,7 +107,7 @@ def forget(
         asked: Id of a clip or picture or a unique beginning of it, its source, or a person.
         data: Data set.
         out: Where to write the data set without it; by default beside `data`.
-        runs: Folder of the runs and their results; None: they are not looked at.
+        runs: Folder of the runs and their results, or `s3://bucket/prefix`; None: they are not looked at.
         tracking_uri: MLflow's address; None: no registry is asked.
         apply: Whether to change anything.
 
@@ -115,7 +116,8 @@ def forget(
     """
     target = find_target(data, asked)
     held = contained(data, target.items)
-    results = results_with(target.items, runs / _STORE) if runs else {}
+    store, folders = places_of(runs) if runs else ("", "")
+    results = results_with(target.items, open_store(store)) if store else {}
     traces = set(results) | {digest for _, digest in results.values() if digest}
     if held.shards and (data / DATASET_NAME).is_file():
         traces.add(str(read_dataset(data)["digest"]))
@@ -133,14 +135,14 @@ def forget(
         data=data,
         held=held,
         results=tuple(sorted(f"{step}/{key}" for key, (step, _) in results.items())),
-        runs=tuple(runs_with(set(results), runs)) if runs else (),
+        runs=tuple(runs_with(set(results), folders)) if folders else (),
         versions=None if versions is None else tuple(versions),
         out=place,
         applied=apply,
     )
 
 
-def results_with(items: Sequence[str], store: Path) -> dict[str, tuple[str, str]]:
+def results_with(items: Sequence[str], store: Store) -> dict[str, tuple[str, str]]:
     """Returns the stored results that hold items, or were made of such a result.
 
     The data steps are asked themselves: the lists that they wrote, and the index of their shards. A later step
@@ -148,20 +150,19 @@ def results_with(items: Sequence[str], store: Path) -> dict[str, tuple[str, str]
 
     Args:
         items: Ids of clips and pictures.
-        store: Folder of all results.
+        store: Where all results lie.
 
     Returns:
         Key -> step, and the digest of the data set if it is one.
     """
-    waiting = {path.parent: Manifest.read(path) for path in sorted(store.glob(f"*/*/{MANIFEST_NAME}"))}
     found: dict[str, tuple[str, str]] = {}
     later: dict[str, Manifest] = {}
-    for folder, manifest in waiting.items():
+    for manifest in store.results():
         if manifest.step == _BUILD:
-            if contained(folder, items).shards:
+            if contained(folder := manifest.lists(), items).shards:
                 found[manifest.key] = (manifest.step, _digest(folder))
         elif manifest.step.startswith(("list_clips", "curate_", *LABELS)):
-            if _names(folder, items):
+            if _names(manifest.lists(), items):
                 found[manifest.key] = (manifest.step, "")
         else:
             later[manifest.key] = manifest
@@ -188,11 +189,16 @@ def _names(folder: Path, items: Sequence[str]) -> bool:
     return False
 
 
-def runs_with(keys: set[str], runs: Path) -> list[str]:
-    """Returns the names of the runs that made or used one of the results."""
-    found = []
-    for folder in sorted(path for path in runs.iterdir() if path.is_dir() and not path.is_symlink()):
-        manifests = (Manifest.read(path) for path in (folder / "manifests").glob("*.json"))
-        if any(manifest.key in keys for manifest in manifests):
-            found.append(folder.name)
-    return found
+def runs_with(keys: set[str], runs: str) -> list[str]:
+    """Returns the names of the runs that made or used one of the results.
+
+    Args:
+        keys: Keys of results.
+        runs: Folder with the folders of the runs, on this machine or in a bucket.
+    """
+    found = set()
+    for name, content in s3.read_all(runs, "*/manifests/*.json"):
+        run = name.partition("/")[0]
+        if run != LATEST and Manifest.parse(content, s3.below(runs, name)).key in keys:
+            found.add(run)
+    return sorted(found)

@@ -1,51 +1,48 @@
 """What every pipeline step has in common: a content-addressed result, resumable work, a ledger that adds up.
 
-A step's result lies in `<store>/<step>/<key>/`. If it is there, the step is done. While a step works it
-writes into `<key>.partial/`, which outlives a kill: the next attempt finds its checkpoints there. The last
-act is one rename, so a reader sees a whole result or none.
+A step's result lies in the store (`visavis.steps.store`) under its key. If it is there, the step is done. The last
+act of a step is one that makes its result visible, so a reader sees a whole one or none.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
-import resource
 import shutil
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from visavis.errors import TransientError, VisavisError, storage_error
-from visavis.files import read_json, read_jsonl, sha256_file, write_atomic, write_json
+from visavis import s3
+from visavis.errors import VisavisError
+from visavis.files import read_jsonl, sha256_file, write_atomic, write_json
+from visavis.mirror import mirrored
 from visavis.packs import Pack, load_pack
 from visavis.steps.contracts import Manifest, RunContext, Unmade
 from visavis.steps.keys import code_version, content_key, resolve_section
+from visavis.steps.store import CURVES_SUFFIX, MANIFEST_NAME, RECORD_SUFFIX, Store, open_store
+from visavis.steps.timings import timed
 from visavis.tracking import Tracker, step_run
 
 if TYPE_CHECKING:
     from visavis.recipes import Recipe
+    from visavis.training.config import EngineConfig
 
-__all__ = ["Manifest", "RunContext", "StepJob", "StepResult", "read_timings", "run_step"]
+__all__ = ["Manifest", "RunContext", "StepJob", "StepResult", "run_step"]
 
 log = logging.getLogger("visavis.steps")
 
-MANIFEST_NAME = "manifest.json"
 ENGINE = ("engine.precision", "engine.deepspeed", "engine.early_stop_points")
 """What changes the result of a training step, of how it is run."""
 LEDGER_NAME = "ledger.jsonl"
-# Beside a result, not in it: two runs of equal work differ in these.
-RECORD_SUFFIX, CURVES_SUFFIX = ".run.json", ".curves.jsonl"
 _SCRATCH = "_scratch"
 _PROGRESS_SECONDS = 0.5
 
@@ -66,7 +63,8 @@ class StepJob:
         name: Name of the step.
         key: Content key of the result.
         recipe_json: The resolved recipe.
-        context: The run.
+        context: The run; its folder is on this machine.
+        store: Where results lie.
         inputs: Manifest of each input.
         work: Folder to write the result into; may hold what a killed attempt left there.
         tracker: MLflow run of the step; never raises.
@@ -76,6 +74,7 @@ class StepJob:
     key: str
     recipe_json: str
     context: RunContext
+    store: Store
     inputs: dict[str, Manifest]
     work: Path
     tracker: Tracker
@@ -99,6 +98,16 @@ class StepJob:
         path = self.work / _SCRATCH
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    @cached_property
+    def engine(self) -> EngineConfig:
+        """How to train: as the recipe says, with checkpoints in the store if this machine's disk may be lost."""
+        engine = self.recipe.engine
+        if engine.checkpoints:
+            place = s3.below(engine.checkpoints, self.name, f"{self.key}.partial")
+        else:
+            place = self.store.checkpoints(self.name, self.key)
+        return engine.model_copy(update={"checkpoints": place})
 
     def folder(self, name: str) -> Path:
         """Returns the folder of an input."""
@@ -150,43 +159,58 @@ def run_step(
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     run = RunContext.model_validate_json(context)
+    store = open_store(run.store)
 
-    def opened() -> tuple[dict[str, Manifest], dict[str, Any], Path]:
+    def opened() -> tuple[dict[str, Manifest], dict[str, Any], str]:
         manifests = {key: _opened(key, path) for key, path in inputs.items()}
         values = resolve_section(json.loads(recipe), section)
         digests = {key: manifest.digest for key, manifest in manifests.items()}
         outside = extra() if extra else ""
-        key = content_key(name, code_version(body.__module__), values, digests, outside)
-        return manifests, values, Path(run.store).resolve() / name / key
+        return manifests, values, content_key(name, code_version(body.__module__), values, digests, outside)
 
     if run.skips(name):
         return _nothing(name, run, output)
     if run.looks:
-        _, _, final = opened()
-        if (found := _known(name, run, final)) is None:
-            raise Unmade(final.name)
+        _, _, key = opened()
+        if (found := _known(name, key, run, store)) is None:
+            raise Unmade(key)
         return found
     if _rank():
-        manifests, _, final = opened()
-        return _followed(name, body, recipe, run, manifests, final)
-    with _timed(name, run) as timing:
-        manifests, values, final = opened()
-        key = timing["key"] = final.name
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(name, final.with_suffix(".lock")):
-            manifest = _known(name, run, final, reuse)
+        manifests, _, key = opened()
+        return _followed(name, key, body, recipe, run, store, manifests)
+    with (
+        _run_folder(run, name) as folder,
+        timed(name, folder, run.cluster.retries.not_again_seconds) as timing,
+    ):
+        run = run.model_copy(update={"run_dir": str(folder)})
+        manifests, values, key = opened()
+        timing["key"] = key
+        with store.lock(name, key):
+            manifest = _known(name, key, run, store, reuse)
             timing["status"] = "reused" if manifest else "ran"
             if manifest is None:
-                work = final.with_suffix(".partial")
-                work.mkdir(exist_ok=True)
-                record, curves = final.with_suffix(RECORD_SUFFIX), final.with_suffix(CURVES_SUFFIX)
-                with step_run(run, name, record, curves) as tracker:
-                    job = StepJob(name, key, recipe, run, manifests, work, tracker)
-                    manifest = _worked(job, body, values, final)
-        for path in (Path(output), Path(run.run_dir) / "manifests" / f"{name}.json"):
+                work = store.work(name, key)
+                work.mkdir(parents=True, exist_ok=True)
+                with (
+                    store.notes([(name, key)]) as notes,
+                    step_run(
+                        run,
+                        name,
+                        notes / name / f"{key}{RECORD_SUFFIX}",
+                        notes / name / f"{key}{CURVES_SUFFIX}",
+                    ) as tracker,
+                ):
+                    job = StepJob(name, key, recipe, run, store, manifests, work, tracker)
+                    manifest = _worked(job, body, values, replace=not reuse or name in run.anew)
+        for path in (Path(output), folder / "manifests" / f"{name}.json"):
             write_atomic(path, manifest.model_dump_json(indent=2) + "\n")
     log.info("%s %s in %.1f s: %s", name, timing["status"], timing["seconds"], _words(manifest))
     return manifest
+
+
+def _run_folder(run: RunContext, name: str) -> AbstractContextManager[Path]:
+    """Lends the part of the run's folder that a step writes; a failure of an earlier attempt is in it."""
+    return mirrored(run.run_dir, f"*/{name}.*", [f"failures/{name}.json"])
 
 
 def _rank() -> int:
@@ -196,33 +220,45 @@ def _rank() -> int:
 
 def _followed(
     name: str,
+    key: str,
     body: Callable[[StepJob], StepResult],
     recipe: str,
     run: RunContext,
+    store: Store,
     manifests: dict[str, Manifest],
-    final: Path,
 ) -> Manifest:
     """Takes part in a step that the first process does: reads the same, trains along, keeps nothing."""
-    stored = _known(name, run, final)
+    stored = _known(name, key, run, store)
     if stored is not None:
         return stored
     os.environ.pop("MLFLOW_RUN_ID", None)
     with tempfile.TemporaryDirectory() as scratch:
         silent = run.model_copy(update={"tracking_uri": "", "run_dir": scratch})
-        job = StepJob(name, final.name, recipe, silent, manifests, Path(scratch), Tracker(silent, name))
-        job.scratch = final.with_suffix(".partial") / _SCRATCH  # where the first process keeps checkpoints
+        job = StepJob(name, key, recipe, silent, store, manifests, Path(scratch), Tracker(silent, name))
+        job.scratch = store.work(name, key) / _SCRATCH  # where the first process keeps checkpoints
         counts = body(job).counts
-    return Manifest(step=name, key=final.name, uri=str(final), counts=counts, files={})
+    return Manifest(step=name, key=key, uri="", counts=counts, files={})
 
 
 def _opened(name: str, path: str | Path) -> Manifest:
-    manifest = Manifest.read(path)
-    if not manifest.folder.is_dir():
+    manifest = _read(path)
+    if not s3.is_remote(manifest.uri) and not manifest.folder.is_dir():
         raise VisavisError(
             f"input {name}: folder {manifest.uri} of step {manifest.step} does not exist",
             fix="run the whole pipeline again: the step makes it anew",
         )
     return manifest
+
+
+def _read(path: str | Path) -> Manifest:
+    """Reads a manifest from a file or an `s3://` address."""
+    if not s3.is_remote(str(path)):
+        return Manifest.read(path)
+    if (found := s3.read(str(path))) is None:
+        raise VisavisError(
+            f"manifest {path} does not exist", fix="give the address of a result's manifest.json"
+        )
+    return Manifest.parse(found[0], str(path))
 
 
 def _nothing(name: str, run: RunContext, output: str | Path) -> Manifest:
@@ -233,7 +269,7 @@ def _nothing(name: str, run: RunContext, output: str | Path) -> Manifest:
     return manifest
 
 
-def _known(name: str, run: RunContext, final: Path, reuse: bool = True) -> Manifest | None:
+def _known(name: str, key: str, run: RunContext, store: Store, reuse: bool = True) -> Manifest | None:
     """Returns the result that need not be made: the one that is given for the step, or the one in the store."""
     if place := run.given.get(name):
         given = _opened(name, place)
@@ -243,26 +279,13 @@ def _known(name: str, run: RunContext, final: Path, reuse: bool = True) -> Manif
                 fix=f"give --from {given.step}, or the manifest of a result of {name}",
             )
         return given
-    return _stored(final) if reuse and name not in run.anew else None
-
-
-def _stored(final: Path) -> Manifest | None:
-    """Returns the manifest of a stored result if every file it names is still there."""
-    file = final / MANIFEST_NAME
-    if not file.is_file():
-        return None
-    manifest = Manifest.read(file)
-    missing = next((name for name in manifest.files if not (final / name).is_file()), None)
-    if missing is not None:
-        log.warning("%s: %s of the stored result is missing: it is made again", manifest.step, missing)
-        return None
-    return manifest.model_copy(update={"uri": str(final)})  # the store may have been moved
+    return store.find(name, key) if reuse and name not in run.anew else None
 
 
 def _worked(
-    job: StepJob, body: Callable[[StepJob], StepResult], values: Mapping[str, Any], final: Path
+    job: StepJob, body: Callable[[StepJob], StepResult], values: Mapping[str, Any], replace: bool
 ) -> Manifest:
-    """Runs the body, checks what it did and gives the result its final name."""
+    """Runs the body, checks what it did and publishes the result."""
     job.tracker.log_params(values)
     for name, manifest in job.inputs.items():
         job.tracker.log_dataset(name, manifest.model_dump())
@@ -270,7 +293,7 @@ def _worked(
     result = body(job)
     shutil.rmtree(job.work / _SCRATCH, ignore_errors=True)
     (job.work / MANIFEST_NAME).unlink(missing_ok=True)
-    manifest = _manifest(job, result, final)
+    manifest = _manifest(job, result)
     job.tracker.log_metrics(
         {**manifest.metrics, **_count_metrics(manifest), "seconds": time.monotonic() - started}
     )
@@ -279,13 +302,10 @@ def _worked(
         if (job.work / name).is_file():
             job.tracker.log_artifact(job.work / name)
     job.tracker.set_tags({"step": job.name, "step.key": job.key, "data.manifest": manifest.digest})
-    if final.exists():
-        shutil.rmtree(final)  # a result with missing files
-    job.work.replace(final)
-    return manifest
+    return job.store.publish(manifest, job.work, replace)
 
 
-def _manifest(job: StepJob, result: StepResult, final: Path) -> Manifest:
+def _manifest(job: StepJob, result: StepResult) -> Manifest:
     files = {
         path.relative_to(job.work).as_posix(): sha256_file(path)
         for path in sorted(job.work.rglob("*"))
@@ -293,10 +313,10 @@ def _manifest(job: StepJob, result: StepResult, final: Path) -> Manifest:
     }
     _check_ledger(job, result)
     try:
-        return Manifest(
+        manifest = Manifest(
             step=job.name,
             key=job.key,
-            uri=str(final),
+            uri="",
             counts=result.counts,
             files=files,
             metrics={name: float(value) for name, value in result.metrics.items()},
@@ -307,6 +327,7 @@ def _manifest(job: StepJob, result: StepResult, final: Path) -> Manifest:
             f"step {job.name}: {error.errors()[0]['msg']}",
             fix="give each input item exactly one ledger row, kept or dropped with its reason",
         ) from error
+    return manifest.model_copy(update={"uri": job.store.address(manifest)})
 
 
 def _check_ledger(job: StepJob, result: StepResult) -> None:
@@ -332,97 +353,3 @@ def _words(manifest: Manifest) -> str:
     counts = manifest.counts
     dropped = ", ".join(f"{count} {reason}" for reason, count in counts["dropped"].items())
     return f"kept {counts['kept']} of {counts['in']}" + (f" (dropped: {dropped})" if dropped else "")
-
-
-@contextmanager
-def _lock(name: str, path: Path) -> Iterator[None]:
-    """Holds the lock of a result; the kernel frees it when its holder dies."""
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("%s: another run is making this result; waiting for it", name)
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _timed(name: str, run: RunContext) -> Iterator[dict[str, Any]]:
-    """Keeps `run_dir/timings/<step>.json` true at every moment, and leaves the reason of a failure."""
-    folder = Path(run.run_dir)
-    started = time.monotonic()
-    timing: dict[str, Any] = {
-        "step": name,
-        "key": "",
-        "status": "running",
-        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "seconds": 0.0,
-        "peak_rss_mb": 0.0,
-        "pid": os.getpid(),
-    }
-    path = folder / "timings" / f"{name}.json"
-    refuse_again(folder, name, run.cluster.retries.not_again_seconds)
-    (folder / "failures" / f"{name}.json").unlink(missing_ok=True)
-    write_json(path, timing)
-    try:
-        yield timing
-    except SystemExit:
-        timing["status"] = "stopped"  # asked to, with its state saved
-        raise
-    except BaseException as error:
-        timing["status"] = "failed"
-        note_failure(folder, name, error)
-        raise
-    finally:
-        timing["seconds"] = round(time.monotonic() - started, 3)
-        timing["peak_rss_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-        _write_anyway(path, timing)
-
-
-def refuse_again(folder: Path, name: str, seconds: int) -> None:
-    """Ends at once what was just ended by a mistake of its user: trying again helps against lost machines only.
-
-    Kubeflow tries a failed step again whatever it failed of.
-
-    Args:
-        folder: Folder of the run.
-        name: Name of the step.
-        seconds: How long the note of a failure counts; 0 on this machine, where only people try again.
-
-    Raises:
-        VisavisError: The same as then.
-    """
-    path = folder / "failures" / f"{name}.json"
-    failure: dict[str, Any] = read_json(path) if seconds and path.is_file() else {"lasting": False}
-    if failure["lasting"] and time.time() - failure["at"] < seconds:
-        raise VisavisError(failure["message"], fix=failure["fix"])
-
-
-def note_failure(folder: Path, name: str, error: BaseException) -> None:
-    """Leaves the reason of a failure in the folder of a run."""
-    known = storage_error(error) if isinstance(error, OSError) else error
-    told = isinstance(known, VisavisError)
-    note = {
-        "step": name,
-        "message": known.message if isinstance(known, VisavisError) else f"{type(error).__name__}: {error}",
-        "fix": known.fix if isinstance(known, VisavisError) else "",
-        "lasting": told and not isinstance(known, TransientError),
-        "at": time.time(),
-        "traceback": traceback.format_exc(),
-    }
-    _write_anyway(folder / "failures" / f"{name}.json", note)
-
-
-def _write_anyway(path: Path, value: dict[str, Any]) -> None:
-    """Writes a report; on a full disk the error that led here is the one that people must see."""
-    try:
-        write_json(path, value)
-    except OSError as error:
-        log.warning("could not write %s: %s", path, error)
-
-
-def read_timings(run_dir: Path) -> list[dict[str, Any]]:
-    """Returns the timings of a run's steps in the order in which they began."""
-    return sorted(
-        (read_json(path) for path in (run_dir / "timings").glob("*.json")), key=lambda row: row["started"]
-    )

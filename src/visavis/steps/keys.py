@@ -33,11 +33,15 @@ _UNHASHED = frozenset(
         ".recipes",
         ".errors",
         ".cli",
+        ".mirror",
+        ".s3",
         ".steps",
         ".steps.contracts",
         ".steps.framework",
         ".steps.grids",
         ".steps.keys",
+        ".steps.store",
+        ".steps.timings",
     )
 )
 _UNHASHED_BELOW = tuple(f"{_PACKAGE}.{name}" for name in ("cluster", "launch", "serving", "tracking"))

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from visavis import s3
 from visavis.data.published.dataset import DATASET_NAME, read_dataset
 from visavis.data.published.forget import find_target
-from visavis.data.published.origins import read_origins
+from visavis.data.published.origins import ORIGINS_NAME, read_origins
 from visavis.errors import VisavisError
 from visavis.files import read_jsonl
 from visavis.registry.forgetting import versions_made_of
 from visavis.registry.versions import Version, find
 from visavis.steps.contracts import Manifest
 from visavis.steps.forget import results_with
-from visavis.steps.framework import LEDGER_NAME, MANIFEST_NAME
+from visavis.steps.framework import LEDGER_NAME
+from visavis.steps.store import Store, open_store, places_of
 
-STORE = "store"
 _BUILD = "build_conversations"
 _LEAST_PREFIX = 6
 _FACTS = {
@@ -48,7 +49,7 @@ class VersionLineage:
         results: Results that it was made of, each after those that it was made of itself.
         missing: Key of results that this store does not hold, by the name of the input.
         items: Clips and pictures of its data set, by kind: how many, and how many people are in them.
-        data: Folder of the data set, if the store holds it.
+        data: Address of the data set; empty if the store does not hold it.
     """
 
     version: Version
@@ -56,7 +57,7 @@ class VersionLineage:
     results: tuple[Manifest, ...]
     missing: Mapping[str, str]
     items: Mapping[str, int]
-    data: Path | None
+    data: str
 
     def lines(self) -> Iterator[str]:
         """Yields what people read."""
@@ -79,8 +80,8 @@ class VersionLineage:
             yield f"  {result.step}/{result.key}  {counts}" + (f", {dropped:,} dropped" if dropped else "")
         for name, key in self.missing.items():
             yield f"  {name}: result {key} is not in this store"
-        if self.data is not None:
-            yield f"every clip, with its source and licence: {self.data / 'origins.jsonl'}"
+        if self.data:
+            yield f"every clip, with its source and licence: {s3.below(self.data, ORIGINS_NAME)}"
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,12 @@ class ItemLineage:
             yield f"  {version.uri}{aliases}"
 
 
-def lineage_of_version(address: str, runs: Path, *, tracking_uri: str) -> VersionLineage:
+def lineage_of_version(address: str, runs: str | Path, *, tracking_uri: str) -> VersionLineage:
     """Traces a version back to its clips.
 
     Args:
         address: `models:/NAME/NUMBER` or `models:/NAME@ALIAS`.
-        runs: Folder of the runs, with the store of all results.
+        runs: Folder of the runs, with the store of all results, or `s3://bucket/prefix`.
         tracking_uri: MLflow's address.
 
     Raises:
@@ -133,7 +134,7 @@ def lineage_of_version(address: str, runs: Path, *, tracking_uri: str) -> Versio
 
     version = find(address, tracking_uri=tracking_uri)
     run = client_for(tracking_uri).get_model_version(version.name, version.version).run_id or ""
-    known = _results(runs / STORE)
+    known = {manifest.key: manifest for manifest in open_store(places_of(runs)[0]).results()}
     ordered: dict[str, Manifest] = {}
     missing: dict[str, str] = {}
 
@@ -147,23 +148,23 @@ def lineage_of_version(address: str, runs: Path, *, tracking_uri: str) -> Versio
             ordered[key] = manifest
 
     visit("evaluate_model", version.tags.get("step.key", "unknown"))
-    built = next((result.folder for result in ordered.values() if result.step == _BUILD), None)
-    items = _counted(built) if built else {}
-    return VersionLineage(version, run, tuple(ordered.values()), missing, items, built)
+    built = next((result for result in ordered.values() if result.step == _BUILD), None)
+    items = _counted(built.lists()) if built else {}
+    return VersionLineage(version, run, tuple(ordered.values()), missing, items, built.uri if built else "")
 
 
-def lineage_of_item(asked: str, runs: Path, *, tracking_uri: str | None) -> ItemLineage:
+def lineage_of_item(asked: str, runs: str | Path, *, tracking_uri: str | None) -> ItemLineage:
     """Finds what was made of a clip, a picture or a person.
 
     Args:
         asked: Its id (or at least 6 letters of its beginning), its source, or a person.
-        runs: Folder of the runs, with the store of all results.
+        runs: Folder of the runs, with the store of all results, or `s3://bucket/prefix`.
         tracking_uri: MLflow's address; None: no registry is asked.
 
     Raises:
         VisavisError: If nothing is known by that name.
     """
-    store = runs / STORE
+    store = open_store(places_of(runs)[0])
     name, kind, items = _target(asked, store)
     fates = tuple(_fates(items, store))
     results = results_with(items, store)
@@ -171,14 +172,6 @@ def lineage_of_item(asked: str, runs: Path, *, tracking_uri: str | None) -> Item
     versions = versions_made_of(traces, tracking_uri=tracking_uri) if tracking_uri else []
     steps = sorted(f"{step}/{key}" for key, (step, _) in results.items())
     return ItemLineage(name, kind, items, fates, tuple(steps), tuple(versions))
-
-
-def _results(store: Path) -> dict[str, Manifest]:
-    found = {}
-    for path in sorted(store.glob(f"*/*/{MANIFEST_NAME}")):
-        manifest = Manifest.read(path)
-        found[manifest.key] = manifest.model_copy(update={"uri": str(path.parent)})
-    return found
 
 
 def _counted(folder: Path) -> dict[str, int]:
@@ -191,13 +184,13 @@ def _counted(folder: Path) -> dict[str, int]:
     return counts | ({"people": people} if people else {})
 
 
-def _target(asked: str, store: Path) -> tuple[str, str, tuple[str, ...]]:
+def _target(asked: str, store: Store) -> tuple[str, str, tuple[str, ...]]:
     """Returns what is meant: name, kind, and the ids of its clips and pictures; of all data sets together."""
     found: dict[str, tuple[str, str, set[str]]] = {}
     error: VisavisError | None = None
-    for file in sorted(store.glob(f"{_BUILD}/*/{DATASET_NAME}")):
+    for built in store.results(_BUILD):
         try:
-            target = find_target(file.parent, asked)
+            target = find_target(built.lists(), asked)
         except VisavisError as unknown:
             error = unknown
             continue
@@ -212,21 +205,24 @@ def _target(asked: str, store: Path) -> tuple[str, str, tuple[str, ...]]:
         return dropped[0], "dropped", (dropped[0],)
     if dropped:
         raise VisavisError(f"{asked!r} may mean {len(dropped)} items", fix="give more of the id")
-    raise error or VisavisError(f"{store} holds no data set", fix="give --runs, the folder of the runs")
+    raise error or VisavisError(
+        "the store holds no data set", fix="give --runs, the folder of the runs, or --store"
+    )
 
 
 def _begins(item: str, asked: str) -> bool:
     return item == asked or (len(asked) >= _LEAST_PREFIX and item.startswith(asked))
 
 
-def _rows(store: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(store: Store) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yields step and row of the ledgers of curation."""
     for pattern in ("list_clips", "curate_*", "describe_clips", "segment_faces"):
-        for file in sorted(store.glob(f"{pattern}/*/{LEDGER_NAME}")):
-            yield from ((file.parent.parent.name, row) for row in read_jsonl(file))
+        for result in store.results(pattern):
+            if LEDGER_NAME in result.files:
+                yield from ((result.step, row) for row in read_jsonl(result.file(LEDGER_NAME)))
 
 
-def _fates(items: Sequence[str], store: Path) -> Iterator[tuple[str, str, str]]:
+def _fates(items: Sequence[str], store: Store) -> Iterator[tuple[str, str, str]]:
     wanted = set(items)
     seen = set()
     for step, row in _rows(store):

@@ -29,7 +29,7 @@ def list_clips(recipe: str, context: str, inputs: Mapping[str, str | Path], outp
     def body(job: StepJob) -> StepResult:
         parts = listing.parts(job.recipe.curate.part_items)
         for number, part in enumerate(parts):
-            part.save(part_file(job.work, number))
+            part.save(job.work / part_name(number))
         counts = {"in": len(listing), "kept": len(listing), "dropped": {}}
         figures = {PARTS: len(parts), "clips": len(listing.clips), "pictures": len(listing.pictures)}
         return StepResult(counts, {name: float(value) for name, value in figures.items()})
@@ -38,6 +38,6 @@ def list_clips(recipe: str, context: str, inputs: Mapping[str, str | Path], outp
     return run_step("list_clips", body, recipe, context, inputs, output, section, listing.digest)
 
 
-def part_file(listing: Path, number: int) -> Path:
-    """Returns the file of a part in the folder that the step wrote."""
-    return listing / f"part-{number:05d}.jsonl"
+def part_name(number: int) -> str:
+    """Returns the name of the file of a part."""
+    return f"part-{number:05d}.jsonl"

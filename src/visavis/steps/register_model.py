@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from visavis.errors import VisavisError
 from visavis.files import read_json, write_atomic, write_json
+from visavis.packs.manifest import CARD as PACK_CARD
 from visavis.steps.framework import LEDGER_NAME, Manifest, StepJob, StepResult, log, run_step
 from visavis.steps.run_files import DECISION
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from visavis.registry.model_card import CardFacts
     from visavis.registry.versions import Version
 
-CARD, PACK_CARD = "model_card.md", "card.md"
+CARD = "model_card.md"
 MODEL_FOLDER = "model"
 """Name of the model folder beside the scorecard."""
 
@@ -54,7 +55,7 @@ def _body(job: StepJob) -> StepResult:
         "recipe.name": job.recipe.name,
         "recipe.hash": job.context.recipe_hash,
         "data.manifest": data,
-        "data.digest": _data_digest(Path(job.context.store), data),
+        "data.digest": str(_data_facts(job).get("digest", "")),
         "step.key": job.inputs["scorecard"].key,
     }
     settings = job.recipe.registration
@@ -81,34 +82,38 @@ def _body(job: StepJob) -> StepResult:
 
 def _card_facts(job: StepJob, version: Version) -> CardFacts:
     """Gathers what the run knows for the model card."""
-    from visavis.data.published.dataset import DATASET_NAME, read_dataset
-    from visavis.data.published.origins import read_origins
+    from visavis.data.published.origins import ORIGINS_NAME, read_origins
     from visavis.evaluation.scorecard import Scorecard
     from visavis.registry.gate import Decision
     from visavis.registry.model_card import CardFacts
 
     scored = job.inputs["scorecard"]
-    data = Path(job.context.store) / "build_conversations" / scored.inputs.get("conversations", "")
-    there = (data / DATASET_NAME).is_file()
-    origins = read_origins(data) if there else []
+    data = _data(job)
+    origins = read_origins(data.file(ORIGINS_NAME).parent) if data else []
     return CardFacts(
         version=version,
         recipe=job.recipe.name,
         pack=job.recipe.pack,
         part_licences={name: part.licence for name, part in job.pack.manifest.parts.items()},
         pack_card=PACK_CARD if (job.pack.root / PACK_CARD).is_file() else "",
-        data=read_dataset(data) if there else {},
+        data=_data_facts(job),
         data_licences=Counter((str(row["kind"]), str(row["licence"] or "not stated")) for row in origins),
-        scorecard=Scorecard.read(scored.folder / "scorecard.json"),
+        scorecard=Scorecard.read(scored.file("scorecard.json")),
         decision=Decision.model_validate(read_json(job.folder("decision") / DECISION)),
         run=job.context.parent_run_id,
         results=scored.inputs,
     )
 
 
-def _data_digest(store: Path, key: str) -> str:
-    """Returns the digest of the data set, by which a copy of it is known outside of the store; empty if unknown."""
+def _data(job: StepJob) -> Manifest | None:
+    """Returns the data set that the model was made of, if the store still holds it."""
+    key = job.inputs["scorecard"].inputs.get("conversations", "")
+    return job.store.find("build_conversations", key) if key else None
+
+
+def _data_facts(job: StepJob) -> Mapping[str, Any]:
+    """Returns what the data set says of itself, with the digest by which a copy of it is known elsewhere."""
     from visavis.data.published.dataset import DATASET_NAME, read_dataset
 
-    folder = store / "build_conversations" / key
-    return str(read_dataset(folder)["digest"]) if (folder / DATASET_NAME).is_file() else ""
+    data = _data(job)
+    return read_dataset(data.file(DATASET_NAME).parent) if data and DATASET_NAME in data.files else {}

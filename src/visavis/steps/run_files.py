@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from visavis.steps.framework import CURVES_SUFFIX, LEDGER_NAME, Manifest, read_timings
+from visavis.steps.contracts import Manifest
+from visavis.steps.framework import LEDGER_NAME
+from visavis.steps.store import CURVES_SUFFIX
+from visavis.steps.timings import read_timings
 
 FUNNEL, TIMINGS, STATUS = "funnel.json", "timings.json", "status.json"
+LATEST = "latest"
+"""Second name of the newest run on this machine."""
 FUNNEL_PLOT = "funnel.png"
 SHEETS = {
     "chat": "Three rounds of talk",
@@ -46,7 +51,7 @@ def funnel_of(run_dir: Path) -> dict[str, Any]:
     steps = [{"step": name, **manifest.counts} for name, manifest in manifests.items()]
     holds = all(row["in"] == row["kept"] + sum(row["dropped"].values()) for row in steps)
     whole = all(name in manifests for name in LABELS)
-    ledgers = {name: manifests[name].folder / LEDGER_NAME for name in LABELS} if whole else {}
+    ledgers = {name: manifests[name].file(LEDGER_NAME) for name in LABELS} if whole else {}
     return {"steps": steps, "holds": holds, "clips": funnel(ledgers)}
 
 
@@ -61,18 +66,18 @@ def timings_of(run_dir: Path) -> dict[str, Any]:
     }
 
 
-def curves_of(run_dir: Path, store: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+def curves_of(run_dir: Path, notes: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """Returns the losses of each step that trained: step -> series -> points (training step, loss).
 
     A reused step's curves are those of the run that did the work.
 
     Args:
         run_dir: Folder of the run.
-        store: Folder of all results.
+        notes: Folder with the notes beside the results, from `Store.notes`.
     """
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for timing in read_timings(run_dir):
-        path = store / timing["step"] / f"{timing['key']}{CURVES_SUFFIX}"
+        path = notes / timing["step"] / f"{timing['key']}{CURVES_SUFFIX}"
         # A resumed training repeats the steps since its last checkpoint: the later point counts.
         rows = {row["step"]: row["values"] for row in _whole_lines(path)}
         for step, values in sorted(rows.items()):

@@ -84,7 +84,7 @@ def _body(job: StepJob) -> StepResult:
             job.scratch / name,
             log,
             progress,
-            job.recipe.engine,
+            job.engine,
             sources,
             _samples(job, detokenizer, autoencoder, store, name),
         )

@@ -51,7 +51,7 @@ def tune_stage(job: StepJob, config: object) -> StepResult:
         job.scratch,
         lambda values, step: job.tracker.log_metrics(values, step=step),
         lambda done, total: job.progress(done, total, "steps"),
-        job.recipe.engine,
+        job.engine,
     )
     if lora is not None:
         if settings.lora.keep_adapter:

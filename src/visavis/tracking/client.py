@@ -75,13 +75,25 @@ class Tracked(Protocol):
 
 
 class Sender:
-    """One connection to MLflow, with its run open."""
+    """One connection to MLflow, with its run open.
 
-    def __init__(self, context: Tracked, name: str, record: Path | None) -> None:
-        self._adopted = os.environ.get("MLFLOW_RUN_ID", "")
-        injected = os.environ.get("MLFLOW_TRACKING_URI", "") if self._adopted else ""
+    Args:
+        context: The pipeline run.
+        name: Name of the step.
+        record: File in which to note the MLflow run.
+        adopted: MLflow run that Kubeflow's plugin made for the step, or empty.
+        known: MLflow run that an earlier connection made for the step, or empty.
+    """
+
+    def __init__(
+        self, context: Tracked, name: str, record: Path | None, adopted: str = "", known: str = ""
+    ) -> None:
+        self._adopted = adopted
+        injected = os.environ.get("MLFLOW_TRACKING_URI", "") if adopted else ""
         self._client = client_for(injected or context.tracking_uri)
-        self.run_id: str = self._adopted or self._create(context, name)
+        self.run_id: str = adopted or known or self._create(context, name)
+        if known:
+            return
         if record is not None:
             self._supersede(record)
         tags = {"git.sha": context.git_sha, "image.digest": context.image, "recipe.hash": context.recipe_hash}

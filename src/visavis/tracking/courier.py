@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
+import os
 import shutil
 import threading
 import time
@@ -12,6 +14,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from visavis.files import read_json, write_json
 from visavis.tracking.client import Sender, Tracked
 
 log = logging.getLogger("visavis.tracking")
@@ -36,11 +39,15 @@ class Courier:
     def __init__(self, context: Tracked, file: Path) -> None:
         self.file = file
         self.ended = False
-        self.run_id: str | None = None
         self._context = context
         self._offset = 0
-        self._name = ""
+        self._name = self._adopted = ""
         self._record: Path | None = None
+        # How far an earlier courier came, if its process died.
+        self._state = file.with_suffix(".state")
+        state: dict[str, Any] = read_json(self._state) if self._state.is_file() else {}
+        self.run_id: str | None = state.get("run_id")
+        self._sent = self._noted = self._skipped = int(state.get("sent", 0))
         self._pending: deque[tuple[str, dict[str, Any]]] = deque()
         self._sender: Sender | None = None
         self._retry_at = 0.0
@@ -56,7 +63,9 @@ class Courier:
             return
         try:
             if self._sender is None:
-                self._sender = Sender(self._context, self._name, self._record)
+                self._sender = Sender(
+                    self._context, self._name, self._record, self._adopted, self.run_id or ""
+                )
                 self.run_id = self._sender.run_id
             while self._pending:
                 self._send_head(self._sender)
@@ -67,7 +76,12 @@ class Courier:
             self._retry_at = time.monotonic() + RETRY_SECONDS
         if self.ended:
             self.file.unlink(missing_ok=True)
+            self._state.unlink(missing_ok=True)
             shutil.rmtree(self.file.with_suffix(""), ignore_errors=True)
+        elif self._sent > self._noted:
+            with contextlib.suppress(OSError):
+                write_json(self._state, {"run_id": self.run_id, "sent": self._sent})
+                self._noted = self._sent
 
     def abandon(self) -> None:
         """Marks the run of a step that died as killed."""
@@ -76,18 +90,29 @@ class Courier:
             self.pump(last=True)
 
     def _read(self) -> None:
-        """Takes over the whole lines that are new; a half-written one waits."""
+        """Takes over the whole lines that are new; a half-written one waits.
+
+        Files are named relative to that of the calls, since all of them may have been moved by now.
+        """
         with self.file.open("rb") as stream:
             stream.seek(self._offset)
             data = stream.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
         for line in whole.splitlines():
-            call = json.loads(line)
-            if call[0] == "begin":
-                self._name, record = call[1]["name"], call[1]["record"]
-                self._record = Path(record) if record else None
-            self._pending.append((call[0], call[1]))
+            kind, value = json.loads(line)
+            if kind == "begin":
+                self._name, self._adopted = value["name"], value["adopted"]
+                self._record = self._place(value["record"]) if value["record"] else None
+            elif kind == "file":
+                value["file"] = str(self._place(value["file"]))
+            if self._skipped:
+                self._skipped -= 1
+            else:
+                self._pending.append((kind, value))
+
+    def _place(self, name: str) -> Path:
+        return Path(os.path.normpath(self.file.parent.resolve() / name))
 
     def _send_head(self, sender: Sender) -> None:
         """Sends the call at the head, together with further metrics if it is one of metrics."""
@@ -105,6 +130,7 @@ class Courier:
             log.warning("%s: MLflow refused %s: %s", self._name, kind, error)  # it would refuse it again
         for _ in values:
             self._pending.popleft()
+        self._sent += len(values)
         self.ended = kind == "end"
 
 

@@ -57,7 +57,9 @@ class Tracker:
         # A second attempt must not write into what is left of a first one.
         self._path = folder / f"{name}.{time.time_ns()}.jsonl"
         self._stream = self._path.open("a")
-        self._put("begin", {"name": name, "record": str(record or "")})
+        noted = os.path.relpath(record.resolve(), folder.resolve()) if record else ""
+        adopted = os.environ.get("MLFLOW_RUN_ID", "")
+        self._put("begin", {"name": name, "record": noted, "adopted": adopted})
         if not context.relayed:
             self._post = Post(context, folder, self._path.name).start()
         if context.system_metrics:
@@ -148,7 +150,8 @@ class Tracker:
         except OSError as error:
             log.warning("%s: could not keep %s for MLflow: %s", self._name, path, error)
             return
-        self._put("file", {"file": str(file), "folder": str(Path(path).parent) if "/" in path else ""})
+        place = file.relative_to(self._path.parent).as_posix()
+        self._put("file", {"file": place, "folder": str(Path(path).parent) if "/" in path else ""})
 
     def _sample(self) -> None:
         """Logs what this process uses, under the names by which MLflow's pages know such figures."""

@@ -45,7 +45,7 @@ class EngineConfig(_Strict):
     compile: bool = Field(False, description="torch.compile the model.")
     checkpoints: str = Field(
         "",
-        description="s3:// prefix for checkpoints, for machines whose disk is lost; empty: beside the work.",
+        description="s3:// prefix for checkpoints; empty: beside the work, which may be in a bucket itself.",
     )
     keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that are kept.")
     stop_after_bad_steps: int = Field(

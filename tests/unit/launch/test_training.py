@@ -19,7 +19,7 @@ from visavis.files import read_json
 from visavis.launch.training import train_step
 from visavis.recipes import Recipe
 from visavis.steps.contracts import Manifest, RunContext
-from visavis.steps.framework import read_timings
+from visavis.steps.timings import read_timings
 
 HERE = Path(__file__).parent
 RECIPE = Recipe(name="toy", pack="storybook", seed=5).model_dump_json()

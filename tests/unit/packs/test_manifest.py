@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from visavis import files, s3
 from visavis.errors import VisavisError
 from visavis.packs import Manifest, Part, load_pack, manifest, write_manifest
 
@@ -88,13 +90,13 @@ def test_unknown_pack_suggests_a_bundled_one(monkeypatch: pytest.MonkeyPatch, ro
 
 def test_a_file_is_hashed_once_until_it_changes(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     hashed: list[Path] = []
-    real = manifest.sha256_file
+    real = files.sha256_file
 
     def count(path: Path) -> str:
         hashed.append(path)
         return real(path)
 
-    monkeypatch.setattr(manifest, "sha256_file", count)
+    monkeypatch.setattr(files, "sha256_file", count)
     for _ in range(3):
         load_pack(root).part("vae")
     assert len(hashed) == 1
@@ -139,3 +141,41 @@ def test_unknown_field_is_named(root: Path) -> None:
     (root / "manifest.json").write_text("{")
     with pytest.raises(VisavisError, match="is not JSON"):
         load_pack(root)
+
+
+@pytest.fixture
+def stored(root: Path, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The pack in a bucket, and an empty scratch folder."""
+    for path in root.rglob("*"):
+        if path.is_file():
+            bucket.upload_file(str(path), f"packs/tiny/{path.relative_to(root).as_posix()}")
+    monkeypatch.setenv(s3.SCRATCH, str(tmp_path / "scratch"))
+    manifest._remote_pack.cache_clear()
+    return f"s3://{bucket.name}/packs/tiny"
+
+
+def test_a_pack_in_a_bucket_is_brought_part_by_part_and_once(
+    stored: str, bucket: Any, root: Path, tmp_path: Path
+) -> None:
+    pack = load_pack(stored)
+    pack.verify()
+    assert pack.manifest == load_pack(root).manifest
+    assert not list((tmp_path / "scratch").rglob("*.safetensors")), "nothing was asked for yet"
+    vae = pack.part("vae")
+    assert (vae / "model.safetensors").read_bytes() == b"others"
+    assert not (pack.root / "clip").exists()
+    bucket.objects.filter(Prefix="packs/tiny/vae").delete()
+    assert load_pack(stored).part("vae") == vae
+    with pytest.raises(VisavisError, match=r"vae/model\.safetensors is missing in s3://"):
+        load_pack(stored).verify()
+
+
+def test_a_pack_that_was_changed_in_the_bucket_is_refused(stored: str, bucket: Any) -> None:
+    bucket.Object("packs/tiny/vae/model.safetensors").put(Body=b"poison")
+    with pytest.raises(VisavisError, match="its manifest says"):
+        load_pack(stored).part("vae")
+
+
+def test_a_bucket_without_a_pack_is_named(stored: str) -> None:
+    with pytest.raises(VisavisError, match="elsewhere has no manifest"):
+        load_pack(f"{stored}/elsewhere")

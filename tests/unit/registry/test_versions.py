@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from PIL import Image
 
 import visavis.loading
 from visavis.errors import VisavisError
-from visavis.registry.versions import Version, register
+from visavis.files import write_atomic
+from visavis.registry.versions import Version, location, register
 
 Registered = Callable[..., Version]
 
@@ -119,4 +121,25 @@ def test_weights_that_were_changed_are_not_loaded(registered: Registered, uri: s
         visavis.loading.resolve(version.uri, tracking_uri=uri)
     assert version.tags["weights.sha256"][:12] in caught.value.message
     file.write_bytes(b"one")
+    assert visavis.loading.resolve(version.uri, tracking_uri=uri) == folder
+
+
+def test_weights_in_a_bucket_are_brought_once(
+    uri: str,
+    name: str,
+    bucket: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from visavis.tracking import client_for, start_parent
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    run = start_parent(client_for(uri), name, "run", {}, f"s3://{bucket.name}/artifacts")
+    model = tmp_path / "model"
+    write_atomic(model / "mllm" / "model.safetensors", b"in a bucket")
+    version = register(model, tracking_uri=uri, name=name, run_id=run.info.run_id)
+    assert location(version, tracking_uri=uri).startswith(f"s3://{bucket.name}/artifacts")
+    folder = visavis.loading.resolve(f"models:/{name}@challenger", tracking_uri=uri)
+    assert (folder / "mllm" / "model.safetensors").read_bytes() == b"in a bucket"
+    bucket.objects.delete()
     assert visavis.loading.resolve(version.uri, tracking_uri=uri) == folder

@@ -11,11 +11,14 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from visavis import s3
 from visavis.evaluation.scorecard import REQUIRED
 from visavis.files import read_json, write_atomic, write_json
 from visavis.recipes import Recipe
 from visavis.steps.close_run import close_run
-from visavis.steps.framework import CURVES_SUFFIX, Manifest, RunContext
+from visavis.steps.contracts import Manifest, RunContext
+from visavis.steps.framework import StepJob, StepResult, run_step
+from visavis.steps.store import CURVES_SUFFIX
 from visavis.tracking import client_for, start_parent
 
 RECIPE = Recipe(name="toy", pack="storybook").model_dump_json()
@@ -120,3 +123,60 @@ def test_a_run_that_failed_at_once_is_closed_too(run: RunContext, tracker: tuple
     assert files_of(tracker[0], run) == {"funnel.json", "timings.json"}
     parent = tracker[0].get_run(run.parent_run_id)
     assert parent.info.status == "FAILED" and parent.inputs.dataset_inputs == []
+
+
+def test_a_run_in_a_bucket_is_closed_there_and_mlflow_gets_what_it_missed(
+    run: RunContext,
+    tracker: tuple[MlflowClient, str],
+    bucket: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client, uri = tracker
+    root = f"s3://{bucket.name}/team"
+    away = run.model_copy(
+        update={
+            "store": f"{root}/store",
+            "run_dir": f"{root}/runs/one",
+            "tracking_uri": "http://127.0.0.1:9",
+            "system_metrics": False,
+        }
+    )
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    def pod(name: str) -> None:
+        monkeypatch.setenv(s3.SCRATCH, str(tmp_path / name))
+
+    def body(job: StepJob) -> StepResult:
+        for step in range(3):
+            job.tracker.log_metrics({"loss": 3.0 - step}, step=step)
+        job.tracker.log_text("words", "notes/a.txt")
+        (job.work / "w.txt").write_text("w")
+        return StepResult({"in": 2, "kept": 1, "dropped": {"blurred": 1}})
+
+    pod("training")
+    made = run_step("tune_rounds", body, "{}", away.model_dump_json(), {}, tmp_path / "out.json", ())
+    waiting = [name for name in s3.listed(away.run_dir) if name.startswith("tracking/")]
+    assert any(name.endswith(".jsonl") for name in waiting) and any(
+        name.endswith("a.txt") for name in waiting
+    )
+    pod("closing")
+    back = away.model_copy(update={"tracking_uri": uri})
+    close_run(RECIPE, back.model_dump_json(), True)
+    left = s3.listed(away.run_dir)
+    assert not [name for name in left if name.startswith("tracking/")]
+    assert {"funnel.json", "timings.json", "status.json", "curves.png"} <= set(left)
+    runs = client.search_runs(
+        [client.get_run(run.parent_run_id).info.experiment_id],
+        f"tags.mlflow.parentRunId = '{run.parent_run_id}'",
+    )
+    assert [(child.info.run_name, child.info.status) for child in runs] == [("tune_rounds", "FINISHED")]
+    child = runs[0].info.run_id
+    assert [point.value for point in client.get_metric_history(child, "loss")] == [3.0, 2.0, 1.0]
+    assert [file.path for file in client.list_artifacts(child, "notes")] == ["notes/a.txt"]
+    assert client.get_run(run.parent_run_id).info.status == "FINISHED"
+    record = s3.read(f"{root}/store/tune_rounds/{made.key}.run.json")
+    assert record is not None and json.loads(record[0]) == {"run_id": child}, "a later run points to it"
+    pod("closing again")
+    close_run(RECIPE, back.model_dump_json(), True)
+    assert [point.value for point in client.get_metric_history(child, "loss")] == [3.0, 2.0, 1.0]

@@ -17,7 +17,8 @@ import pytest
 from visavis.data.ledger import Ledger
 from visavis.errors import VisavisError
 from visavis.files import read_json
-from visavis.steps.framework import Manifest, RunContext, StepJob, StepResult, read_timings, run_step
+from visavis.steps.framework import Manifest, RunContext, StepJob, StepResult, run_step
+from visavis.steps.timings import read_timings
 
 ROOT = Path(__file__).parents[3]
 STEPS, COMPONENTS = ROOT / "src" / "visavis" / "steps", ROOT / "components"

@@ -192,6 +192,10 @@ def test_a_version_names_its_data_set(context: str, scored: Path, mlflow_uri: st
     write_json(folder / "dataset.json", {"digest": "d0", "files": {}, "counts": counts, "name": "Chats"})
     origins = [{"item": f"c{number}", "kind": "clip", "licence": "CC0-1.0"} for number in range(3)]
     write_jsonl(folder / "origins.jsonl", origins)
+    files = {"dataset.json": "", "origins.jsonl": ""}
+    nothing = {"in": 0, "kept": 0, "dropped": {}}
+    data = Manifest(step="build_conversations", key="k0", uri=str(folder), counts=nothing, files=files)
+    write_json(folder / "manifest.json", data.model_dump())
     all_steps(recipe_with(0.6, "traced"), context, scored)
     tags = find("models:/traced/1", tracking_uri=mlflow_uri).tags
     assert (tags["data.manifest"], tags["data.digest"]) == ("k0", "d0")

@@ -1,7 +1,4 @@
-"""Objects of an S3 store: which there are below a prefix, and one of them as a checked local file.
-
-Endpoint, region and credentials are boto3's business (`AWS_ENDPOINT_URL`, `AWS_PROFILE`, ...); nothing of it is ours.
-"""
+"""Clips of an S3 store: which objects there are below a prefix, and one of them as a checked local file."""
 
 from __future__ import annotations
 
@@ -12,33 +9,16 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from visavis.data.config import BucketConfig
 from visavis.errors import VisavisError
+from visavis.s3 import CHANGED, MISSING, REFUSED, client, kind, split_uri
 
 _BLOCK_BYTES = 1 << 18
 _LONGEST_PAUSE_S = 20.0
 _MD5_ETAG = re.compile(r"[0-9a-f]{32}")
-# The second slash is lost where the address was held as a `Path`.
-_ADDRESS = re.compile(r"s3:/{1,2}(?P<bucket>[^/]+)(?:/(?P<key>.*))?", re.DOTALL)
-# Codes of answers, and names of boto3's own errors.
-_REFUSED = frozenset(
-    {
-        "AccessDenied",
-        "InvalidAccessKeyId",
-        "SignatureDoesNotMatch",
-        "ExpiredToken",
-        "InvalidToken",
-        "401",
-        "403",
-    }
-    | {"NoCredentialsError", "PartialCredentialsError"}
-)
-_MISSING = frozenset({"NoSuchKey", "NoSuchBucket", "404", "ParamValidationError"})
-_CHANGED = frozenset({"PreconditionFailed", "412"})
 
 
 @dataclass(frozen=True)
@@ -63,23 +43,6 @@ class DownloadError(Exception):
         self.detail = detail
 
 
-def is_remote(source: str | Path) -> bool:
-    """Tells whether a source is an `s3://` address."""
-    return _ADDRESS.fullmatch(str(source)) is not None
-
-
-def split_uri(uri: str) -> tuple[str, str]:
-    """Returns bucket and key of `s3://bucket/key`; the key is taken letter by letter and may be empty.
-
-    Raises:
-        VisavisError: If it is no such address.
-    """
-    found = _ADDRESS.fullmatch(uri)
-    if found is None:
-        raise VisavisError(f"{uri!r} is not an s3:// address", fix="write s3://bucket/prefix")
-    return found["bucket"], found["key"] or ""
-
-
 def list_objects(uri: str, limits: BucketConfig) -> Iterator[StoredObject]:
     """Yields the objects whose key begins with that of `uri`, page by page, in the order of the store.
 
@@ -87,15 +50,15 @@ def list_objects(uri: str, limits: BucketConfig) -> Iterator[StoredObject]:
         VisavisError: If the bucket is missing, the key is refused or the store does not answer.
     """
     bucket, prefix = split_uri(uri)
-    client = _client(limits)
-    paginator = client.get_paginator("list_objects_v2")
+    asked = _client(limits)
+    paginator = asked.get_paginator("list_objects_v2")
     sizes = {"PageSize": limits.page_keys}
     pages = iter(paginator.paginate(Bucket=bucket, Prefix=prefix, PaginationConfig=sizes))
     while True:
         try:
             page = next(pages, None)
         except Exception as error:
-            raise _listing_error(uri, bucket, error, client.meta.endpoint_url) from error
+            raise _listing_error(uri, bucket, error, asked.meta.endpoint_url) from error
         if page is None:
             return
         for entry in page.get("Contents", ()):
@@ -119,7 +82,7 @@ def download(uri: str, target: Path, limits: BucketConfig, etag: str | None = No
         OSError: If the file cannot be written.
         VisavisError: If boto3 is not installed.
     """
-    client = _client(limits)
+    asked = _client(limits)
     bucket, key = split_uri(uri)
     only = {} if etag is None else {"IfMatch": etag}
     partial = target.with_name(f"{target.name}.part")
@@ -131,7 +94,7 @@ def download(uri: str, target: Path, limits: BucketConfig, etag: str | None = No
             if attempt:
                 time.sleep(min(random.uniform(0.5, 1.0) * 2 ** (attempt - 1), _LONGEST_PAUSE_S))
             try:
-                answer = client.get_object(Bucket=bucket, Key=key, **only)
+                answer = asked.get_object(Bucket=bucket, Key=key, **only)
             except Exception as error:
                 # boto3 has retried this request itself.
                 raise _download_error(error) from error
@@ -183,49 +146,25 @@ def _blocks(body: Any) -> Iterator[bytes]:
             yield block
 
 
-@lru_cache(maxsize=4)
 def _client(limits: BucketConfig) -> Any:
-    try:
-        from boto3.session import Config, Session
-    except ImportError:
-        raise VisavisError(
-            "s3:// sources need boto3, which is not installed", fix="pip install 'visavis[curate]'"
-        ) from None
-    config = Config(
-        connect_timeout=limits.connect_timeout_s,
-        read_timeout=limits.read_timeout_s,
-        retries={"total_max_attempts": limits.attempts, "mode": "standard"},
-    )
-    try:
-        return Session().client("s3", config=config)
-    except Exception as error:
-        raise VisavisError(
-            f"boto3 cannot be set up for s3:// sources: {error}",
-            fix="correct the AWS_... variables (AWS_ENDPOINT_URL, AWS_PROFILE, ...) or the files of ~/.aws",
-        ) from error
-
-
-def _kind(error: Exception) -> str:
-    """Returns the code of an answer, or the name of an error without one: they come from several libraries."""
-    response = getattr(error, "response", None) or {}
-    return str(response.get("Error", {}).get("Code") or type(error).__name__)
+    return client(limits.attempts, limits.connect_timeout_s, limits.read_timeout_s)
 
 
 def _download_error(error: Exception) -> DownloadError:
-    kind = _kind(error)
-    reasons = ((_MISSING, "missing_file"), (_REFUSED, "download_refused"), (_CHANGED, "object_changed"))
-    reason = next((reason for kinds, reason in reasons if kind in kinds), "download_failed")
+    found = kind(error)
+    reasons = ((MISSING, "missing_file"), (REFUSED, "download_refused"), (CHANGED, "object_changed"))
+    reason = next((reason for kinds, reason in reasons if found in kinds), "download_failed")
     return DownloadError(reason, {"error": str(error)})
 
 
 def _listing_error(uri: str, bucket: str, error: Exception, endpoint: str) -> VisavisError:
-    kind = _kind(error)
-    if kind in _MISSING:
+    found = kind(error)
+    if found in MISSING:
         return VisavisError(
             f"clips.source is {uri}, but {endpoint} has no bucket {bucket!r}",
             fix="correct the bucket's name, or set AWS_ENDPOINT_URL to the store that has it",
         )
-    if kind in _REFUSED:
+    if found in REFUSED:
         return VisavisError(
             f"clips.source is {uri}, but {endpoint} refuses to list it: {error}",
             fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE) to a key that may list and read it",

@@ -15,10 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from visavis.data.config import BucketConfig, CurateConfig
-from visavis.data.intake.buckets import DownloadError, download, is_remote, list_objects, split_uri
+from visavis.data.intake.buckets import DownloadError, download, list_objects
 from visavis.data.intake.manifests import MANIFEST_SUFFIXES, Entry, read_manifest
 from visavis.errors import VisavisError
 from visavis.files import sha256_bytes
+from visavis.s3 import is_remote, split_uri
 
 if TYPE_CHECKING:
     from visavis.data.video.decode import Clip, DecodeJob, Rejected

@@ -11,7 +11,9 @@ from visavis.launch.cluster.connection import secrets_of
 from visavis.launch.cluster.target import Target, names_a_user
 from visavis.launch.kfp_client import ROOT
 from visavis.recipes import Recipe
+from visavis.s3 import below, is_remote
 from visavis.steps.contracts import RunContext
+from visavis.steps.store import places_of
 
 RUN_ID = "{{workflow.uid}}"
 """Stands for Kubeflow's id of the run, which is not known before there is one.
@@ -27,8 +29,6 @@ def check_clips(recipe: Recipe) -> None:
     Raises:
         VisavisError: If they lie on this machine, or are to be rendered on it.
     """
-    from visavis.data.intake.buckets import is_remote
-
     source = recipe.clips.source
     if is_remote(source):
         return
@@ -58,10 +58,10 @@ def arguments_for(
     """
     target.needed("store")
     check_clips(recipe)
-    store = target.store.rstrip("/")
+    store, folders = places_of(target.store)
     context = RunContext(
-        store=f"{store}/store",
-        run_dir=f"{store}/runs/{RUN_ID}",
+        store=store,
+        run_dir=below(folders, RUN_ID),
         run_name=name,
         tracking_uri=target.mlflow.uri,
         experiment=target.mlflow.experiment,

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typing_extensions import override
 
+from visavis import s3
 from visavis.errors import VisavisError
 from visavis.files import atomic_dir, read_json, sha256_file, write_json
 
@@ -100,48 +101,36 @@ class Bucket(Place):
     """A prefix of an S3 store; the file that marks a folder complete is uploaded last and removed first."""
 
     def __init__(self, uri: str) -> None:
-        import boto3
-
-        from visavis.data.intake.buckets import split_uri
-
-        self._bucket, self._prefix = split_uri(uri.rstrip("/") + "/")
-        self._client = boto3.client("s3")
+        self._uri = uri
 
     @override
     def names(self) -> list[str]:
-        marks = [key for key in self._keys("step-") if key.endswith(f"/{COMPLETE}")]
-        return sorted(key.split("/")[0] for key in marks)
+        marks = [name for name in s3.listed(self._uri) if name.endswith(f"/{COMPLETE}")]
+        return sorted(name.split("/")[0] for name in marks)
 
     @override
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as scratch:
             yield Path(scratch)
-            for path in sorted(Path(scratch).iterdir(), key=lambda path: path.name == COMPLETE):
-                self._client.upload_file(str(path), self._bucket, f"{self._prefix}{name}/{path.name}")
+            names = {path.name for path in Path(scratch).iterdir()}
+            s3.upload(Path(scratch), names - {COMPLETE}, s3.below(self._uri, name))
+            s3.upload(Path(scratch), [COMPLETE], s3.below(self._uri, name))
 
     @override
     @contextmanager
     def reading(self, name: str) -> Iterator[Path]:
+        folder = s3.below(self._uri, name)
         with tempfile.TemporaryDirectory() as scratch:
-            for key in self._keys(f"{name}/"):
-                target = Path(scratch) / key.rpartition("/")[2]
-                self._client.download_file(self._bucket, f"{self._prefix}{key}", str(target))
+            for file in s3.listed(folder):
+                s3.bring_file(s3.below(folder, file), s3.inside(Path(scratch), file))
             yield Path(scratch)
-
-    def _keys(self, start: str) -> Iterator[str]:
-        """Yields the keys below the prefix that begin with `start`, without the prefix."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=f"{self._prefix}{start}"
-        )
-        for page in pages:
-            for found in page.get("Contents", ()):
-                yield found["Key"].removeprefix(self._prefix)
 
     @override
     def remove(self, name: str) -> None:
-        for file in (COMPLETE, STATE, WEIGHTS, OPTIMIZER, AVERAGE):
-            self._client.delete_object(Bucket=self._bucket, Key=f"{self._prefix}{name}/{file}")
+        folder = s3.below(self._uri, name)
+        s3.remove(folder, [COMPLETE])
+        s3.remove(folder, s3.listed(folder))
 
 
 class Checkpoints:

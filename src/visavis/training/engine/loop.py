@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from visavis import s3
 from visavis.errors import VisavisError
 from visavis.models.device import moved
 from visavis.training.config import EngineConfig, OptimConfig
@@ -56,7 +57,7 @@ def train(
         model: Module to train; with `config.ema` it ends with the averaged weights.
         task: Gives the items of a step and their loss.
         config: Optimizer and schedule.
-        work: Folder of the checkpoints; the newest one is resumed.
+        work: Folder of the checkpoints, or of their name below `engine.checkpoints`; the newest one is resumed.
         log: Receives the mean metrics every `log_every` steps.
         progress: Receives (steps done, steps in all).
         engine: Processes, precision, checkpoints and guards; changes speed, not results.
@@ -264,4 +265,4 @@ def _switch(model: nn.Module, engine: EngineConfig) -> None:
 def _place(work: Path, engine: EngineConfig) -> Place:
     if not engine.checkpoints:
         return Disk(work / CHECKPOINTS)
-    return Bucket("/".join([engine.checkpoints.rstrip("/"), *work.parts[-3:]]))
+    return Bucket(s3.below(engine.checkpoints, work.name))

@@ -7,8 +7,9 @@ import pytest
 from s3_server import BUCKET, STRANGER_KEY, STRANGER_SECRET, FaultyProxy
 
 from visavis.data.config import BucketConfig
-from visavis.data.intake.buckets import DownloadError, _client, download, is_remote, list_objects, split_uri
+from visavis.data.intake.buckets import DownloadError, download, list_objects
 from visavis.errors import VisavisError
+from visavis.s3 import client, is_remote, split_uri
 
 LIMITS = BucketConfig(attempts=2, connect_timeout_s=2, read_timeout_s=1, page_keys=3)
 DATA = random.Random(1).randbytes(700_000)
@@ -154,7 +155,7 @@ def test_a_missing_bucket_and_a_refused_key_say_what_to_do(
     for key, secret in wrong:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-        _client.cache_clear()
+        client.cache_clear()
         with pytest.raises(VisavisError, match="AWS_ACCESS_KEY_ID") as refused:
             keys(f"s3://{BUCKET}/p")
         assert secret == "x" or secret not in str(refused.value)
@@ -162,7 +163,7 @@ def test_a_missing_bucket_and_a_refused_key_say_what_to_do(
             download(f"s3://{BUCKET}/v.mp4", tmp_path / "v", LIMITS)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    _client.cache_clear()
+    client.cache_clear()
     with pytest.raises(VisavisError, match="AWS_ACCESS_KEY_ID"):
         keys(f"s3://{BUCKET}/p")
 
@@ -172,6 +173,6 @@ def test_a_store_that_is_not_there_says_where_it_was_looked_for(
 ) -> None:
     for endpoint, message in (("http://127.0.0.1:9", "127.0.0.1:9"), ("127.0.0.1:9", "AWS_ENDPOINT_URL")):
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        _client.cache_clear()
+        client.cache_clear()
         with pytest.raises(VisavisError, match=message):
             keys(f"s3://{BUCKET}/p")

@@ -32,6 +32,7 @@ from visavis.registry.forgetting import mark, versions_made_of
 from visavis.registry.versions import find
 from visavis.steps.contracts import Manifest
 from visavis.steps.forget import forget, results_with
+from visavis.steps.store import open_store
 from visavis.tracking import client_for
 
 COUNTS = {"in": 1, "kept": 1, "dropped": {}}
@@ -306,8 +307,8 @@ def test_a_damaged_data_set_is_not_made_whole_by_forgetting(data: Path, tmp_path
 
 def test_dropped_clips_are_known_to_their_steps_only(runs: Path, data: Path) -> None:
     kept = read_index(data)[0]["clip_id"]
-    assert len(results_with([kept], runs / "store")) == 7
-    assert results_with(["0" * 64], runs / "store") == {}
+    assert len(results_with([kept], open_store(str(runs / "store")))) == 7
+    assert results_with(["0" * 64], open_store(str(runs / "store"))) == {}
 
 
 def test_the_verb_prints_the_report_and_what_to_do_next(data: Path, tmp_path: Path) -> None:
