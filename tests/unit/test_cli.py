@@ -267,7 +267,7 @@ def test_the_ablations_follow_the_run_and_end_with_the_claims(
         asked.update(options, seed=recipe.seed)
         write_claims(tmp_path)
 
-    monkeypatch.setattr("visavis.launch.run_local", lambda *_, **__: RunResult(tmp_path, "", ""))
+    monkeypatch.setattr("visavis.launch.local.run_local", lambda *_, **__: RunResult(tmp_path, "", ""))
     monkeypatch.setattr("visavis.launch.ablations.run_ablations", run_ablations)
     where = (f"pack={pack}", "seed=4", "--claims-page", str(tmp_path / "page.md"))
     result = call("run", "--recipe", "smoke", "--ablations", "--ablation-seeds", "2", *where)
