@@ -24,6 +24,7 @@ def shown_as(task: dsl.PipelineTask, name: str) -> dsl.PipelineTask:
     task.set_display_name(name).set_caching_options(False)
     if task.container_spec is None:  # an importer runs in no pod of its own
         return task
+    _environment(task)
     step = task.component_spec.name.replace("-", "_")
     profile = CLUSTER.profile_of(step)
     _try_again(task, profile)
@@ -59,6 +60,16 @@ def closing(common: Mapping[str, Any]) -> dsl.PipelineTask:
         common: Arguments `recipe` and `context` of every task.
     """
     return shown_as(close_run(**common, run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER), "Close the run")
+
+
+def _environment(task: dsl.PipelineTask) -> None:
+    """Gives a task what it needs to reach the store and MLflow, by the names of secrets; values stay in the cluster."""
+    for name, keys in CLUSTER.environment.secrets.items():
+        kubernetes.use_secret_as_env(task, secret_name=name, secret_key_to_env=keys, optional=True)
+    for name, keys in CLUSTER.environment.config_maps.items():
+        kubernetes.use_config_map_as_env(
+            task, config_map_name=name, config_map_key_to_env=keys, optional=True
+        )
 
 
 def _resources(task: dsl.PipelineTask, profile: Profile) -> None:

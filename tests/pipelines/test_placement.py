@@ -74,6 +74,21 @@ ALL = {
 }
 
 
+def test_every_step_reaches_store_and_tracker_by_the_names_of_secrets() -> None:
+    for step, (_, pod) in ALL.items():
+        given = {row["secretName"]: row for row in pod.get("secretAsEnv", ())}
+        assert set(given) == {"visavis-s3", "kfp-mlflow-credentials"}, step
+        assert all(row["optional"] for row in given.values()), step
+        variables = {pair["envVar"] for row in given.values() for pair in row["keyToEnv"]}
+        assert {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"} <= variables, step
+        assert [row["configMapName"] for row in pod["configMapAsEnv"]] == ["visavis-env"], step
+
+
+def test_a_variable_that_cannot_be_one_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"environment\.secrets"):
+        Cluster.model_validate({"environment": {"secrets": {"s3": {"key": "not a variable"}}}})
+
+
 def test_every_step_is_in_the_table() -> None:
     assert set(ALL) == set(EXPECTED)
 

@@ -114,7 +114,8 @@ def follow_run(kubeflow: Kubeflow, run_id: str, poll: float) -> None:
         else:
             run = follow(kubeflow, run_id, _Lines().tell, poll_s=poll)
     except KeyboardInterrupt:
-        console.print(f"\nThe run goes on without you: visavis status {run_id} --wait", markup=False)
+        words = f"\nThe run goes on without you: visavis status {run_id} --wait"
+        console.print(words, markup=False, soft_wrap=True)
         raise typer.Exit(STOPPED) from None
     console.print(_head(kubeflow, run), markup=False, soft_wrap=True)
     if state_of(run) != SUCCEEDED:

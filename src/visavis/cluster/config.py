@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -14,6 +14,9 @@ from visavis.errors import VisavisError
 
 FILE = "VISAVIS_CLUSTER"
 """Environment variable with the file that pipelines are compiled for; without it, the one beside them."""
+
+
+Variable: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class Training(Strict):
@@ -86,6 +89,21 @@ class Needs(Strict):
     tracker: bool = False
 
 
+class Environment(Strict):
+    """Environment variables of every step, from what lies in the namespace of the run; values never pass through here.
+
+    What is not there is left out: a role of the cloud may take the place of a key. List under `needs.secrets` what
+    must be there.
+
+    Attributes:
+        secrets: Secret to its keys, each to the variable that it becomes.
+        config_maps: ConfigMap to its keys, in the same way.
+    """
+
+    secrets: dict[str, dict[str, Variable]] = Field(default_factory=dict)
+    config_maps: dict[str, dict[str, Variable]] = Field(default_factory=dict)
+
+
 class Cluster(Strict):
     """All of it; the default is this machine.
 
@@ -95,6 +113,7 @@ class Cluster(Strict):
         steps: Step to the name of its profile; of a step that trains, that of its job.
         parts: Parts of the curation that are worked on at a time; 0: all.
         training: How the steps that train are run.
+        environment: Environment variables of every step.
         retries: How Kubeflow tries a step again.
         needs: What must be there first.
         webhook: Address that is told how a run ended; signed if `VISAVIS_WEBHOOK_SECRET` is set.
@@ -106,6 +125,7 @@ class Cluster(Strict):
     steps: dict[str, str] = Field(default_factory=dict)
     parts: int = Field(0, ge=0)
     training: Training = Training()
+    environment: Environment = Environment()
     retries: Retries = Retries()
     needs: Needs = Needs()
     webhook: str = ""
