@@ -3,12 +3,21 @@
 # on this machine, since a registry may be out of reach. The base trusts the certificates that this machine trusts.
 #
 #   sudo tools/docker_here.sh        # prints the name of the base image
+#   tools/docker_here.sh --check     # prints it if all is there, and changes nothing
 set -eu
 BASE=visavis-local-base:1
 RELEASE=bookworm
 CERTIFICATES=/etc/ssl/certs/ca-certificates.crt
 DOCKER=/usr/bin/docker # Debian's own, which has BuildKit built in
 
+ready() { "$DOCKER" info >/dev/null 2>&1 && "$DOCKER" image inspect "$BASE" >/dev/null 2>&1; }
+
+if [ "${1:-}" = --check ]; then
+  ready && echo "$BASE" && exit
+  printf 'error: Docker does not answer, or has no base image\n' >&2
+  printf '  fix: sudo tools/docker_here.sh (Debian), or start Docker and pass BASE_IMAGE=python:3.11-slim-bookworm\n' >&2
+  exit 2
+fi
 if [ "$(id -u)" -ne 0 ]; then
   printf 'error: this installs packages and starts a service\n  fix: sudo %s\n' "$0" >&2
   exit 2

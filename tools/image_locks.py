@@ -25,7 +25,7 @@ _CONTAINERS = _ROOT / "containers"
 IMAGES = ("tools", "train", "serve")
 _WITH_TORCH, _WITH_STEPS = ("train", "serve"), ("tools", "train")
 _BUILD = ("cyclonedx-bom>=7", "hatchling>=1.27", "setuptools", "uv", "wheel")
-"""What builds an image and stays out of it: the installer, builders of packages, the writer of the bill of materials."""
+"""What builds an image and stays out of it: builders of packages, and who writes the bill of materials."""
 _HEAD = "# Written by `make image-locks` from pyproject.toml and requirements.lock; do not edit.\n"
 
 
