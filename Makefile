@@ -80,7 +80,7 @@ images: ## Build the container images (BASE_IMAGE=name@sha256:... REGISTRY=... P
 
 e2e-docker: setup ## Build the images and run the pipeline and the service in them (needs Docker)
 	@base="$(BASE_IMAGE)"; base="$${base:-$$(tools/docker_here.sh --check)}"; \
-	  BASE_IMAGE="$$base" ENGINE="$(ENGINE)" $(BIN)/pytest tests/e2e/docker $(ARGS)
+	  BASE_IMAGE="$$base" ENGINE="$(ENGINE)" TORCH="$(TORCH)" $(BIN)/pytest tests/e2e/docker $(ARGS)
 
 clean: ## Remove caches and build outputs (runs/ and .venv stay)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -51,12 +51,10 @@ def compiled(requirements: Iterable[str], *options: str, overrides: Iterable[str
 def image_lock(image: str, *options: str) -> str:
     """Returns the lock of one image."""
     arguments = ["pyproject.toml", "--extra", f"image-{image}", *options]
-    if image not in _WITH_STEPS:
-        return compiled([], *arguments)
     lock = _LOCK.read_text()
     headless = pinned(lock, "opencv-python").replace("opencv-python", "opencv-python-headless")
     needs = compiled([headless], *arguments, overrides=["opencv-python ; sys_platform == 'never'"])
-    return needs + compiled([pinned(lock, "kfp")], "--no-deps")
+    return needs + compiled([pinned(lock, "kfp")], "--no-deps") if image in _WITH_STEPS else needs
 
 
 def _where() -> Sequence[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import docker
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path[:0] = [str(ROOT / "tests" / "unit"), str(ROOT / "tests" / "e2e")]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests" / "unit"), str(ROOT / "tests" / "e2e")]
 BASE = os.environ.get("BASE_IMAGE", "")
 FIX = "apt-get install docker.io and start it, or on Debian: sudo tools/docker_here.sh"
 
@@ -45,7 +45,7 @@ def engine() -> Iterator[docker.DockerClient]:
 def images(engine: docker.DockerClient) -> Mapping[str, str]:
     """Names of the three images, built from this checkout, as `make images` prints them."""
     command = [sys.executable, str(ROOT / "tools" / "images.py"), "--base", BASE, "--tag", "e2e"]
-    command += ["--engine", os.environ.get("ENGINE", "docker")]
+    command += ["--engine", os.environ.get("ENGINE", "docker"), "--torch", os.environ.get("TORCH", "")]
     # What the build says goes to the terminal: it takes minutes.
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 0, "the images could not be built; see the lines above"
