@@ -46,7 +46,7 @@ def images(engine: docker.DockerClient) -> Mapping[str, str]:
     """Names of the three images, built from this checkout, as `make images` prints them."""
     command = [sys.executable, str(ROOT / "tools" / "images.py"), "--base", BASE, "--tag", "e2e"]
     command += ["--engine", os.environ.get("ENGINE", "docker"), "--torch", os.environ.get("TORCH", "")]
-    # What the build says goes to the terminal: it takes minutes.
+    # What the build says goes to stderr, which pytest shows if it fails, and at once with `-s`.
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 0, "the images could not be built; see the lines above"
     names = dict(line.split("=", 1) for line in done.stdout.splitlines() if line.startswith("VISAVIS_"))
