@@ -22,6 +22,9 @@ from visavis.tracking import client_for, start_parent
 HANDED_ON = ("AWS_", "MLFLOW_")
 """Names of the settings that steps find in their environment: on a cluster, from secrets."""
 
+LENIENT = {"gate.rules": [{"metric": "reconstruction.psnr_db_served", "max_regression": 0.3}]}
+"""Four steps of training reach no floor."""
+
 
 @pytest.fixture(scope="module")
 def setting() -> Iterator[pytest.MonkeyPatch]:
@@ -118,7 +121,7 @@ def read(bucket: Any, key: str) -> Any:
 
 
 def test_smoke_runs_from_clips_to_a_champion(bucket: Any, team: TeamServer, pipeline_root: Path) -> None:
-    recipe = edit(smoke(), {"clips.source": f"s3://{BUCKET}/footage"})
+    recipe = edit(smoke(), {"clips.source": f"s3://{BUCKET}/footage", **LENIENT})
     context, error = run(recipe, team, "smoke")
     assert error is None
     client = client_for(team.uri)
@@ -143,11 +146,11 @@ def test_smoke_runs_from_clips_to_a_champion(bucket: Any, team: TeamServer, pipe
 
 
 def test_a_step_that_fails_fails_the_run(bucket: Any, team: TeamServer, pipeline_root: Path) -> None:
-    recipe = edit(smoke(), {"clips.source": f"s3://{BUCKET}/no-such-footage"})
+    recipe = edit(smoke(), {"clips.source": f"s3://{BUCKET}/footage", "pack": "no-such-pack"})
     context, error = run(recipe, team, "failing")
-    assert error is not None and "list-clips" in str(error)
+    assert error is not None and "curate-part" in str(error)
     assert client_for(team.uri).get_run(context.parent_run_id).info.status == "FAILED"
-    failures = [item.key for item in bucket.objects.filter(Prefix="runs/failing/failures/")]
-    assert failures == ["runs/failing/failures/list_clips.json"]
-    failure = read(bucket, failures[0])
-    assert "no-such-footage" in failure["message"] and failure["fix"]
+    left = [item.key for item in bucket.objects.filter(Prefix="runs/failing/failures/")]
+    assert len(left) == 1, left
+    failure = read(bucket, left[0])
+    assert "no-such-pack" in failure["message"] and failure["fix"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WORDS = "Generate an image: two friends, Julian with red hair and Olivia in a hat, at sunset"
 CHAT = {"messages": [{"role": "user", "content": WORDS}]}
-KSERVE = ["python3", "-m", "visavis.serving.kserve_predictor"]
+KSERVE = ["python", "-m", "visavis.serving.kserve_predictor"]
 
 
 @contextmanager
