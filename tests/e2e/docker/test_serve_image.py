@@ -119,7 +119,9 @@ print(json.dumps({
 def test_it_holds_no_shell_and_no_installer(engine: docker.DockerClient, images: Mapping[str, str]) -> None:
     import docker
 
-    said = engine.containers.run(images["serve"], entrypoint=["python3", "-c", LOOK], remove=True, **LOCKED_DOWN)
+    said = engine.containers.run(
+        images["serve"], entrypoint=["python3", "-c", LOOK], remove=True, **LOCKED_DOWN
+    )
     seen = json.loads(said)
     assert seen["user"] == [10001, 0] and seen["modules"] == [] and seen["writable"] == []
     assert all(name.startswith("python3") for name in seen["programs"]), seen["programs"]

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def modules_of(image: str) -> set[str]:
-    """Modules that the components of an image import when they start, and what those import on top is told by Python."""
+    """Modules that the components of an image import when they start."""
     found: set[str] = set()
     for path in (ROOT / "components").glob("*/component.py"):
         tree = ast.parse(path.read_text())
@@ -37,5 +37,7 @@ def test_what_its_steps_import_is_there(
     lines = ["import importlib", *(f"importlib.import_module({name!r})" for name in sorted(modules))]
     # Of a cluster, which is asked only where there is one.
     lines += ["import kubeflow.trainer, kubernetes", "print('all there')"]
-    said = engine.containers.run(images[image], ["python3", "-c", "\n".join(lines)], remove=True, **LOCKED_DOWN)
+    said = engine.containers.run(
+        images[image], ["python3", "-c", "\n".join(lines)], remove=True, **LOCKED_DOWN
+    )
     assert said.decode().strip().endswith("all there")
