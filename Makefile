@@ -4,15 +4,23 @@ VENV ?= .venv
 RECIPE ?= storybook
 RUN ?= runs/latest
 ARGS ?=
+# Of the images: the base by digest, where they are pushed to, and `cpu` for the smaller build of torch.
+BASE_IMAGE ?=
+REGISTRY ?=
+TAG ?=
+PUSH ?=
+TORCH ?=
+# The distribution's docker has BuildKit; another one that comes first may lack it.
+ENGINE ?= $(firstword $(wildcard /usr/bin/docker) docker)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat test chart-test check format bench pack ui lock clean
+.PHONY: help setup demo chat test chart-test check format bench pack ui lock image-locks images e2e-docker clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[36mmake %-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[36mmake %-11s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements.lock pyproject.toml tools/install.py
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' || \
@@ -62,6 +70,17 @@ lock: setup ## Resolve requirements.lock and docs/licences.md from pyproject.tom
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --output-file requirements.lock
 	$(BIN)/python tools/licences.py
+
+image-locks: setup ## Lock what the container images hold, with hashes (TORCH=cpu for the smaller torch)
+	$(BIN)/python tools/image_locks.py $(TORCH)
+
+images: ## Build the container images (BASE_IMAGE=name@sha256:... REGISTRY=... PUSH=1 TORCH=cpu ENGINE=podman)
+	@"$(PYTHON)" tools/images.py --engine "$(ENGINE)" --base "$(BASE_IMAGE)" --registry "$(REGISTRY)" \
+	  --tag "$(TAG)" --torch "$(TORCH)" $(if $(PUSH),--push) $(ARGS)
+
+e2e-docker: setup ## Build the images and run the pipeline and the service in them (needs Docker)
+	@base="$(BASE_IMAGE)"; base="$${base:-$$(tools/docker_here.sh --check)}"; \
+	  BASE_IMAGE="$$base" ENGINE="$(ENGINE)" TORCH="$(TORCH)" $(BIN)/pytest tests/e2e/docker $(ARGS)
 
 clean: ## Remove caches and build outputs (runs/ and .venv stay)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.images import TOOLS_IMAGE
+from components.images import TRAIN_IMAGE
 
 
-@dsl.component(base_image=TOOLS_IMAGE, packages_to_install=[], install_kfp_package=False)
+@dsl.component(base_image=TRAIN_IMAGE, packages_to_install=[], install_kfp_package=False)
 def segment_faces(
     recipe: str,
     context: str,

@@ -13,13 +13,13 @@ from visavis.cluster.cost import Cost, costs_of_run
 from visavis.files import read_json, write_atomic, write_json
 from visavis.mirror import mirrored
 from visavis.steps.contracts import Manifest, RunContext
-from visavis.steps.evaluate_champion import DIFFERENCES
 from visavis.steps.framework import log
 from visavis.steps.run_files import (
     CHAT,
     COST,
     CURVES_PLOT,
     DECISION,
+    DIFFERENCES,
     DRIFT,
     FUNNEL,
     FUNNEL_PLOT,

@@ -10,11 +10,8 @@ from visavis.files import read_json, write_json
 from visavis.steps.contracts import RunContext
 from visavis.steps.framework import LEDGER_NAME, Manifest, StepJob, StepResult, log, run_step
 from visavis.steps.register_model import MODEL_FOLDER
-from visavis.steps.run_files import VERSION, WEIGHTS_TAG
+from visavis.steps.run_files import CHAMPION, DIFFERENCES, VERSION, WEIGHTS_TAG
 from visavis.steps.scoring import SECTION, champion_of, score_version
-
-CHAMPION, DIFFERENCES = "champion.json", "differences.json"
-"""Which version it is (null: there is none), and candidate minus champion by path."""
 
 
 def evaluate_champion(

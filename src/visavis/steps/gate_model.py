@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visavis.files import read_json, write_json
-from visavis.steps.evaluate_champion import CHAMPION, DIFFERENCES
 from visavis.steps.framework import LEDGER_NAME, Manifest, StepJob, StepResult, log, run_step
-from visavis.steps.run_files import DECISION
+from visavis.steps.run_files import CHAMPION, DECISION, DIFFERENCES
 
 if TYPE_CHECKING:
     from visavis.registry import Rival

@@ -25,6 +25,8 @@ SHEETS = {
 }
 """Pictures that the evaluation draws, as NAME.png, and their headings."""
 SCORECARD, CHAT, REPORT = "scorecard.json", "chat.png", "report.html"
+CHAMPION, DIFFERENCES = "champion.json", "differences.json"
+"""Which version the champion is (null: there is none), and candidate minus champion by path."""
 DECISION, PROMOTION, DRIFT = "decision.json", "promotion.json", "drift.json"
 COST = "cost.json"
 VERSION, WEIGHTS_TAG = "version.json", "weights.sha256"
