@@ -55,4 +55,4 @@ def test_a_failing_component_fails_the_run(
     with pytest.raises(RuntimeError, match="works"):
         run(image, code)
     said = "".join(capfd.readouterr())
-    assert "Found image" in said and words in said
+    assert "FAILURE" in said and words in said
