@@ -19,6 +19,9 @@ from visavis.steps.contracts import RunContext
 from visavis.storybook.clips import render_clips
 from visavis.tracking import client_for, start_parent
 
+# Resources and names for people mean nothing to the local runner.
+pytestmark = pytest.mark.filterwarnings("ignore:Task .* settings:UserWarning")
+
 HANDED_ON = ("AWS_", "MLFLOW_")
 """Names of the settings that steps find in their environment: on a cluster, from secrets."""
 
