@@ -41,7 +41,7 @@ chat: setup ## Open the chat page on the demo's champion or challenger (ARGS='--
 	$(BIN)/visavis serve --browser $(ARGS)
 
 test: setup ## Run every test (ARGS='-m "not slow"' for the quick ones)
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chart-test: setup ## Render the Helm chart over a matrix of values, and check all that comes out
 	$(BIN)/pytest tests/charts $(ARGS)
