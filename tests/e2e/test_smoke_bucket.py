@@ -66,7 +66,7 @@ def test_a_run_whose_steps_share_nothing_but_a_bucket(server: S3Server, tmp_path
     run = (tmp_path / "runs" / "latest").resolve()
     pods = list((tmp_path / "pods").iterdir())
     steps = {row["step"]: row for row in read_json(run / "timings.json")["steps"]}
-    assert len(pods) == len(steps) + 1, "each step had a disk of its own, and so had the end of the run"
+    assert len(pods) == len(steps) + 2, "each step had a disk of its own; so had the first look and the end"
     assert {row["status"] for row in steps.values()} == {"ran"}
     assert not (tmp_path / "runs" / "store").exists(), "nothing was kept here"
     for step, row in steps.items():
