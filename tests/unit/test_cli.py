@@ -210,6 +210,20 @@ def test_gate_without_a_scorecard(tmp_path: Path) -> None:
     assert_explained(call("gate", str(tmp_path)), "scorecard.json")
 
 
+def test_gate_of_a_run_that_had_no_champion(tmp_path: Path) -> None:
+    figure = {"value": 0.7, "ci95": [0.65, 0.75], "n": 240}
+    write_json(tmp_path / "scorecard.json", {"rounds": {"right_person_accuracy": figure}})
+    write_json(tmp_path / "result" / "champion.json", {"version": None})
+    counts = {"in": 1, "kept": 0, "dropped": {"no_champion": 1}}
+    note = Manifest(step="evaluate_champion", key="k", uri=str(tmp_path / "result"), counts=counts, files={})
+    write_json(tmp_path / "manifests" / "evaluate_champion.json", note.model_dump())
+    rules = "rules: [{metric: rounds.right_person_accuracy, max_regression: 0.05}]"
+    (tmp_path / "gate.yaml").write_text(rules)
+    done = call("gate", str(tmp_path), "--rules", str(tmp_path / "gate.yaml"))
+    assert done.exit_code == 0, done.output
+    assert "there is no champion to compare with" in done.output
+
+
 def test_render_then_render_again(tmp_path: Path) -> None:
     arguments = ("storybook", "render", str(tmp_path / "clips"), "--count", "2", "--pictures", "1")
     first = call(*arguments)

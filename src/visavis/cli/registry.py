@@ -159,13 +159,14 @@ def gate(
     """
     from visavis.recipes import apply_overrides, recipe_named
     from visavis.registry import decide, read_rules
+    from visavis.steps.contracts import Manifest
 
     config = read_rules(rules) if rules else apply_overrides(recipe_named(recipe), overrides or []).gate
     content = _json(scorecard, "scorecard.json", "evaluate_model")
     if study is not None:
         content["study"] = _json(study, "study.json", "`visavis study report`").get("study", {})
     if champion is None and scorecard.is_dir() and (scorecard / "manifests" / _CHAMPION).is_file():
-        champion = Path(read_json(scorecard / "manifests" / _CHAMPION)["uri"])
+        champion = Manifest.read(scorecard / "manifests" / _CHAMPION).folder
     decision = decide(content, _rival(champion) if champion is not None else None, config)
     console.print(decision.words(), markup=False)
     raise typer.Exit(0 if decision.passed else 1)
@@ -276,14 +277,20 @@ def _say(outcome: Outcome) -> None:
     console.print(outcome.words, markup=False, soft_wrap=True)
 
 
-def _rival(path: Path) -> Rival:
+def _rival(path: Path) -> Rival | None:
+    """Returns the champion of a result of evaluate_champion, or of a scorecard; None if there was no champion."""
     from visavis.evaluation.intervals import Figure
     from visavis.registry import Rival
+    from visavis.steps.evaluate_champion import CHAMPION as NOTE
+    from visavis.steps.evaluate_champion import DIFFERENCES
 
-    scorecard = _json(path, "scorecard.json", "evaluate_champion")
     rows, version = {}, ""
-    if path.is_dir() and (path / "differences.json").is_file():
-        rows, version = read_json(path / "differences.json"), read_json(path / "champion.json")["version"]
+    if (path / NOTE).is_file():
+        version = read_json(path / NOTE)["version"]
+        if version is None:
+            return None
+        rows = read_json(path / DIFFERENCES)
+    scorecard = _json(path, "scorecard.json", "evaluate_champion")
     return Rival(scorecard, {key: Figure.from_dict(row) for key, row in rows.items()}, version)
 
 
