@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 from visavis.cli import app
 from visavis.cli.doctor import examine, port_is_free
 from visavis.cli.summary import show, show_claims
+from visavis.files import write_json
 from visavis.packs import Manifest, Part, write_manifest
+from visavis.steps import contracts
 
 
 def call(*arguments: str) -> Any:
@@ -215,7 +217,9 @@ def test_gate_of_a_run_that_had_no_champion(tmp_path: Path) -> None:
     write_json(tmp_path / "scorecard.json", {"rounds": {"right_person_accuracy": figure}})
     write_json(tmp_path / "result" / "champion.json", {"version": None})
     counts = {"in": 1, "kept": 0, "dropped": {"no_champion": 1}}
-    note = Manifest(step="evaluate_champion", key="k", uri=str(tmp_path / "result"), counts=counts, files={})
+    note = contracts.Manifest(
+        step="evaluate_champion", key="k", uri=str(tmp_path / "result"), counts=counts, files={}
+    )
     write_json(tmp_path / "manifests" / "evaluate_champion.json", note.model_dump())
     rules = "rules: [{metric: rounds.right_person_accuracy, max_regression: 0.05}]"
     (tmp_path / "gate.yaml").write_text(rules)
