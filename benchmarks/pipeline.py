@@ -63,13 +63,14 @@ class Plain:
         returned = body(**self._common, **inputs, **dict(zip(outputs, made, strict=True)))
         return returned, made
 
-    def one(self, name: str, output: str, **inputs: Any) -> Artifact:
-        """Returns the only output artifact of a component."""
-        return self(name, (output,), **inputs)[1][0]
+    def one(self, name: str, *outputs: str, **inputs: Any) -> Artifact:
+        """Returns the first output artifact of a component."""
+        return self(name, outputs, **inputs)[1][0]
 
 
 def train_plainly(run: Plain) -> None:
     """The pipeline `train`, as `pipelines/train.py` wires it."""
+    run.one("preflight", "page")
     parts, (listing,) = run("list_clips", ("listing",))
     judged = [run.one("curate_part", "judged", part=part, listing=listing) for part in parts]
     pairs = run.one("curate_clips", "pairs", judged=judged)
@@ -80,13 +81,13 @@ def train_plainly(run: Plain) -> None:
     conversations = run.one("build_conversations", "conversations", **known, full_body=targets)
     tokens = run.one("encode_images", "tokens", conversations=conversations)
     data = {"conversations": conversations, "tokens": tokens}
-    painter = run.one("tune_detokenizer", "detokenizer", **data)
+    painter = run.one("tune_detokenizer", "detokenizer", "job", **data)
     stages: list[Artifact] = []
     for stage in ("reconstruct", "inpaint", "pair"):
         before = stages[-1] if stages else None
-        stages.append(run.one("tune_mllm", "tuned", **data, stage=stage, mllm=before))
-    chatty = run.one("tune_rounds", "tuned", **data, mllm=stages[-1])
-    adapted = run.one("adapt_detokenizer", "adapted", **data, mllm=chatty, detokenizer=painter)
+        stages.append(run.one("tune_mllm", "tuned", "job", **data, stage=stage, mllm=before))
+    chatty = run.one("tune_rounds", "tuned", "job", **data, mllm=stages[-1])
+    adapted = run.one("adapt_detokenizer", "adapted", "job", **data, mllm=chatty, detokenizer=painter)
     _, (scorecard, _) = run(
         "evaluate_model",
         ("scorecard", "report"),
@@ -122,13 +123,14 @@ def measured(recipe: Recipe, folder: Path) -> dict[str, Any]:
     started = time.monotonic()
     carry_out(pipeline, {"recipe": as_json}, context, console)
     seconds = time.monotonic() - started
-    steps = len(read_timings(Path(context.run_dir))) + 1  # closing the run is a step without a timing
+    steps = len(read_timings(Path(context.run_dir))) + 2  # looking first, and closing, have no timing
 
     again = prepared(recipe, folder / "pipeline", "again")
     started = time.monotonic()
     carry_out(pipeline, {"recipe": as_json}, again, console)
     rerun = time.monotonic() - started
 
+    console.print(f"pipeline {seconds:.1f} s, the same again {rerun:.1f} s, {steps} steps")
     context = prepared(recipe, folder / "plain", "first")
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     started = time.monotonic()
