@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from visavis.errors import VisavisError
+from visavis.errors import TransientError, VisavisError
 from visavis.files import locked, sha256_once
 
 SCRATCH = "VISAVIS_SCRATCH"
@@ -127,7 +127,7 @@ def kind(error: BaseException) -> str:
 
 
 def explained(uri: str, error: Exception) -> VisavisError:
-    """Returns what people should read of an error that boto3 raised about an address."""
+    """Returns what people should read of an error that boto3 raised about an address; no answer is transient."""
     endpoint, found = client().meta.endpoint_url, kind(error)
     if found in MISSING:
         return VisavisError(
@@ -139,7 +139,7 @@ def explained(uri: str, error: Exception) -> VisavisError:
             f"the store {endpoint} refuses {uri}: {error}",
             fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE) to a key that may read and write it",
         )
-    return VisavisError(
+    return TransientError(
         f"the store {endpoint} did not answer for {uri}: {error}",
         fix="check AWS_ENDPOINT_URL and that the store is up, then run this again",
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from visavis import mirror, s3
-from visavis.errors import VisavisError
+from visavis.errors import TransientError
 from visavis.mirror import followed, mirrored
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def test_the_last_words_of_a_failure_arrive(run: str) -> None:
 def test_a_store_that_is_away_ends_a_good_block_and_hides_no_error(run: str, s3_proxy: FaultyProxy) -> None:
     patient = s3.client
     patch = pytest.MonkeyPatch()
-    with pytest.raises(VisavisError, match="did not answer"), mirrored(run, "*", []) as folder:
+    with pytest.raises(TransientError, match="did not answer"), mirrored(run, "*", []) as folder:
         (folder / "a.json").write_text("a")
         s3_proxy.fail_share(1.0)
         patch.setattr(s3, "client", lambda: patient(1))

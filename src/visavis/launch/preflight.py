@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from visavis import s3
 from visavis.cluster import Needs
 from visavis.errors import TransientError, VisavisError
 from visavis.files import write_atomic
@@ -96,29 +97,21 @@ def _digest(image: str) -> None:
 
 
 def _writable(place: str) -> None:
-    """Writes, reads and removes a small file."""
+    """Writes a small file and removes it."""
     name, content = f".preflight-{uuid.uuid4().hex}", b"visavis"
     fix = f"let the run's service account write to {place}, or change needs.bucket"
-    if not place.startswith("s3://"):
+    if not s3.is_remote(place):
         try:
             write_atomic(Path(place) / name, content)
             (Path(place) / name).unlink()
         except OSError as error:
             raise VisavisError(f"{place} cannot be written: {error}", fix=fix) from error
         return
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    bucket, _, prefix = place.removeprefix("s3://").partition("/")
-    where = {"Bucket": bucket, "Key": "/".join(filter(None, [prefix.strip("/"), name]))}
-    client = boto3.client("s3")
     try:
-        client.put_object(**where, Body=content)
-        client.delete_object(**where)
-    except ClientError as error:
-        raise VisavisError(f"{place} cannot be written: {error}", fix=fix) from error
-    except BotoCoreError as error:
-        raise TransientError(f"{place} is out of reach: {error}", fix=fix) from error
+        s3.write(s3.below(place, name), content)
+        s3.remove(place, [name])
+    except VisavisError as error:
+        raise type(error)(f"{place} cannot be written: {error.message}", fix=fix) from error
 
 
 def _tracker(uri: str) -> None:

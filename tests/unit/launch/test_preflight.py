@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from trainer_server import TrainerServer
 
+from visavis import s3
 from visavis.cluster import Cluster, Needs
 from visavis.errors import TransientError, VisavisError
 from visavis.files import read_json
@@ -105,6 +106,6 @@ def test_a_bucket_is_written_to(tmp_path: Path, bucket: Any, monkeypatch: pytest
     assert [finding.error for finding in examine(context(tmp_path, bucket=place))] == [None]
     assert list(bucket.objects.all()) == []
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
-    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    s3.client.cache_clear()
     (finding,) = examine(context(tmp_path, bucket=place))
     assert finding.error is not None and "cannot be written" in finding.error.message
