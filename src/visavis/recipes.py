@@ -23,6 +23,7 @@ from visavis.evaluation.config import EvaluateConfig
 from visavis.evaluation.drift import MonitorConfig
 from visavis.files import sha256_bytes, write_atomic
 from visavis.registry.config import GateConfig, RegisterConfig
+from visavis.settings import read_yaml
 from visavis.training.config import (
     AdaptConfig,
     DetokenizerStages,
@@ -309,17 +310,8 @@ def _validated(values: Mapping[str, Any]) -> Recipe:
 
 
 def _read(path: Path) -> Recipe:
-    try:
-        values = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise VisavisError(
-            f"recipe file {path} does not exist",
-            fix=f"give an existing file, or one of: {', '.join(RECIPES)}",
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise VisavisError(
-            f"recipe file {path} cannot be read: {error}", fix="save the recipe anew"
-        ) from error
+    title, absent = f"recipe file {path}", f"give an existing file, or one of: {', '.join(RECIPES)}"
+    values = read_yaml(path, title=title, absent=absent, broken="save the recipe anew")
     if not isinstance(values, dict):
         raise VisavisError(
             f"recipe file {path} holds no mapping",

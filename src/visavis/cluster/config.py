@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from visavis.cluster.profiles import Profile, Strict
-from visavis.errors import VisavisError
+from visavis.settings import read_yaml, validated
 
 FILE = "VISAVIS_CLUSTER"
 """Environment variable with the file that pipelines are compiled for; without it, the one beside them."""
@@ -151,23 +150,10 @@ def read_cluster(path: Path) -> Cluster:
     Raises:
         VisavisError: If there is no such file, or a field is wrong.
     """
-    try:
-        return Cluster.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except FileNotFoundError:
-        raise VisavisError(
-            f"cluster file {path} does not exist", fix=f"give an existing file, or unset {FILE}"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VisavisError(
-            f"cluster file {path} is no YAML: {error}", fix="begin with pipelines/cluster.yaml"
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise VisavisError(
-            f"cluster file {path}: {field} is {first['input']!r}: {first['msg']}",
-            fix="docs/cost.md lists the fields; pipelines/cluster.yaml has an example of each",
-        ) from None
+    title, absent = f"cluster file {path}", f"give an existing file, or unset {FILE}"
+    values = read_yaml(path, title=title, absent=absent, broken="begin with pipelines/cluster.yaml") or {}
+    fix = "docs/cost.md lists the fields; pipelines/cluster.yaml has an example of each"
+    return validated(Cluster, values, title=title, fix=fix)
 
 
 def bundled_cluster(beside: Path) -> Cluster:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from visavis.errors import VisavisError
+from visavis.settings import read_yaml, validated
 
 
 class GateRule(BaseModel):
@@ -70,19 +69,10 @@ def read_rules(path: Path) -> GateConfig:
     Raises:
         VisavisError: If the file does not exist or holds something else.
     """
-    try:
-        return GateConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise VisavisError(f"{path} does not exist", fix="give a YAML file with `rules:`") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VisavisError(f"{path} is no YAML: {error}", fix="give a YAML file with `rules:`") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise VisavisError(
-            f"{path}: {field} is {first['input']!r}: {first['msg']}",
-            fix="`visavis recipe show` prints rules to start from, under `gate`",
-        ) from None
+    words = "give a YAML file with `rules:`"
+    values = read_yaml(path, title=str(path), absent=words, broken=words)
+    fix = "`visavis recipe show` prints rules to start from, under `gate`"
+    return validated(GateConfig, values, title=str(path), fix=fix)
 
 
 class RegisterConfig(BaseModel):

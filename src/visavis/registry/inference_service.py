@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from visavis.errors import VisavisError
 from visavis.files import write_atomic
@@ -24,6 +24,7 @@ from visavis.kube import cluster_api
 from visavis.registry.change import State
 from visavis.registry.promotion import canary_share
 from visavis.registry.versions import CANARY, CHAMPION, Version, find, location
+from visavis.settings import read_yaml, validated
 
 API, KIND = "serving.kserve.io/v1beta1", "InferenceService"
 CONTAINER = "kserve-container"
@@ -79,21 +80,10 @@ def read_serving(path: Path) -> ServingConfig:
     Raises:
         VisavisError: If there is no such file, or a field is wrong.
     """
-    try:
-        return ServingConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except FileNotFoundError:
-        raise VisavisError(
-            f"{path} does not exist", fix="give a YAML file, or leave the option out"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VisavisError(f"{path} is no YAML: {error}", fix="write it as `mode: Standard`") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise VisavisError(
-            f"{path}: {field} is {first['input']!r}: {first['msg']}",
-            fix=f"fields: {', '.join(ServingConfig.model_fields)}",
-        ) from None
+    absent, broken = "give a YAML file, or leave the option out", "write it as `mode: Standard`"
+    values = read_yaml(path, title=str(path), absent=absent, broken=broken) or {}
+    fix = f"fields: {', '.join(ServingConfig.model_fields)}"
+    return validated(ServingConfig, values, title=str(path), fix=fix)
 
 
 def inference_service(

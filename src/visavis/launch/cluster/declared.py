@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from visavis.errors import VisavisError
+from visavis.settings import read_yaml, validated
 
 
 class Schedule(BaseModel):
@@ -50,22 +50,10 @@ def read_schedules(path: Path) -> list[Schedule]:
     Raises:
         VisavisError: If there is no such file, a field is wrong, or two schedules share a name.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        schedules = _File.model_validate(values).schedules
-    except FileNotFoundError:
-        raise VisavisError(f"schedule file {path} does not exist", fix="give an existing file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise VisavisError(
-            f"schedule file {path} cannot be read: {error}", fix="write it as docs/operate.md shows"
-        ) from None
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise VisavisError(
-            f"schedule file {path}: {place}: {first['msg']}",
-            fix=f"fields of a schedule: {', '.join(Schedule.model_fields)}",
-        ) from None
+    title, absent = f"schedule file {path}", "give an existing file"
+    values = read_yaml(path, title=title, absent=absent, broken="write it as docs/operate.md shows") or {}
+    fix = f"fields of a schedule: {', '.join(Schedule.model_fields)}"
+    schedules = validated(_File, values, title=title, fix=fix).schedules
     names = [schedule.name for schedule in schedules]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise VisavisError(

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from visavis.errors import VisavisError
+from visavis.settings import read_yaml, validated
 from visavis.tracking import EXPERIMENT
 
 FILE = Path("visavis.yaml")
@@ -170,31 +170,15 @@ def read_target(
             place = values.setdefault(section[0], {}) if section else values
             if isinstance(place, dict):
                 place[name] = value
-    try:
-        return Target.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        message = first["msg"].removeprefix("Value error, ")
-        raise VisavisError(
-            f"{path or FILE}, its variables or options: {field}: {message}", fix=_fix(field)
-        ) from None
+    return validated(Target, values, title=f"{path or FILE}, its variables or options", fix=_fix)
 
 
 def _values(path: Path | None) -> dict[str, Any]:
     file = path or FILE
     if path is None and not file.is_file():
         return {}
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise VisavisError(
-            f"cluster file {file} does not exist", fix="give an existing file, or leave --cluster out"
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise VisavisError(
-            f"cluster file {file} cannot be read: {error}", fix="write it as docs/operate.md shows"
-        ) from None
+    title, absent = f"cluster file {file}", "give an existing file, or leave --cluster out"
+    values = read_yaml(file, title=title, absent=absent, broken="write it as docs/operate.md shows") or {}
     if not isinstance(values, dict):
         raise VisavisError(f"cluster file {file} holds no mapping", fix="write it as docs/operate.md shows")
     return values
