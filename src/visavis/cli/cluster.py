@@ -53,14 +53,15 @@ def compile_(
     Examples: `visavis compile train -o train.yaml` · `visavis compile train --manifests -n team-a -o train.yaml`
     """
     from visavis.files import write_atomic
-    from visavis.launch.kfp_client import compile_pipeline, pipeline_manifests
+    from visavis.launch.cluster.packages import compiled_for
+    from visavis.launch.kfp_client import pipeline_manifests
 
     target = target_of(cluster, "", namespace, allow_tags=allow_tags)
-    images, allowed = {"tools": target.images.tools, "train": target.images.train}, target.images.allow_tags
+    images = target.images
     if manifests:
-        text = pipeline_manifests(name, target.namespace, images, allow_tags=allowed)
+        text = pipeline_manifests(name, target.namespace, images.named(), allow_tags=images.allow_tags)
     else:
-        text = compile_pipeline(name, images, allow_tags=allowed).text
+        text = compiled_for(target, name).text
     out = output or Path(f"{name}.yaml")
     write_atomic(out, text)
     console.print(f"wrote {out}", soft_wrap=True, markup=False)
@@ -124,15 +125,14 @@ def submit_if_changed(
     """
     from visavis.launch.cluster import changes, runs
     from visavis.launch.cluster.connection import connect
+    from visavis.launch.cluster.packages import compiled_for
     from visavis.launch.cluster.tasks import state_of
-    from visavis.launch.kfp_client import compile_pipeline
 
     target = target_of(cluster, endpoint, namespace, store, mlflow, allow_tags)
     resolved = _recipe(recipe, overrides, source)
     kubeflow = connect(target)
     data = changes.data_hash(resolved)
-    images = {"tools": target.images.tools, "train": target.images.train}
-    compiled = compile_pipeline(pipeline, images, allow_tags=target.images.allow_tags)
+    compiled = compiled_for(target, pipeline)
     found = changes.earlier(kubeflow, resolved, compiled.name, data)
     if found is not None:
         console.print(
@@ -141,7 +141,7 @@ def submit_if_changed(
             markup=False,
         )
         return
-    submitted = runs.submit(kubeflow, resolved, pipeline, name=name, data=data)
+    submitted = runs.submit(kubeflow, resolved, pipeline, name=name, data=data, compiled=compiled)
     _announce(submitted)
     console.print(f"  clips    {data[:12]}", markup=False)
     if wait:

@@ -91,7 +91,7 @@ def logs(
     if not own:
         raise VisavisError(
             f"task {states[0].key} ({states[0].state}) has no pod",
-            fix=f"it has not begun, was reused, or its pod was removed: {runs.link_of(kubeflow, found.run_id)}",
+            fix=f"it has not begun, was reused, or its pod was removed: {kubeflow.target.run_page(found.run_id)}",
         )
     for pod in own:
         console.rule(f"{pod.name}  {pod.reason}".strip(), align="left")
@@ -139,10 +139,9 @@ def _list(found: Iterable[Any], count: int) -> None:
 
 
 def _head(kubeflow: Kubeflow, run: Any) -> str:
-    from visavis.launch.cluster.runs import link_of
     from visavis.launch.cluster.tasks import state_of
 
-    return f"run {run.run_id} ({run.display_name}): {state_of(run)}\n{link_of(kubeflow, run.run_id)}"
+    return f"run {run.run_id} ({run.display_name}): {state_of(run)}\n{kubeflow.target.run_page(run.run_id)}"
 
 
 def _table(states: list[TaskState]) -> Table:

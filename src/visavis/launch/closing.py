@@ -75,11 +75,11 @@ def _mlflow_link(run: RunContext) -> str:
     """Returns the page of the run in MLflow, if MLflow has pages."""
     if not run.tracking_uri.startswith("http") or not run.parent_run_id:
         return ""
-    from visavis.tracking import client_for
+    from visavis.tracking import client_for, run_page
 
     try:
         experiment = client_for(run.tracking_uri).get_run(run.parent_run_id).info.experiment_id
     except Exception as error:  # whatever MLflow raises
         log.warning("MLflow did not tell the page of the run: %s", error)
         return ""
-    return f"{run.tracking_uri.rstrip('/')}/#/experiments/{experiment}/runs/{run.parent_run_id}"
+    return run_page(run.tracking_uri, experiment, run.parent_run_id)

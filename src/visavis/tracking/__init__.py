@@ -14,6 +14,7 @@ from visavis.tracking.client import (
     dataset_input,
     ensure_experiment,
     patience,
+    run_page,
     start_parent,
 )
 from visavis.tracking.courier import Post
@@ -28,6 +29,7 @@ __all__ = [
     "ensure_experiment",
     "flatten",
     "patience",
+    "run_page",
     "start_parent",
     "step_run",
 ]

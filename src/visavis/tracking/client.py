@@ -171,6 +171,11 @@ def ensure_experiment(client: MlflowClient, name: str, artifacts: str | None = N
     return str(found.experiment_id if found else client.create_experiment(name, artifact_location=artifacts))
 
 
+def run_page(uri: str, experiment: str, run_id: str) -> str:
+    """Returns the address of a run's page in MLflow."""
+    return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+
 def start_parent(
     client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str], artifacts: str | None
 ) -> Run:

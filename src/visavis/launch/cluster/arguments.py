@@ -81,10 +81,10 @@ def arguments_for(
 def _cluster(target: Target) -> Cluster:
     """Returns the cluster file that the pipelines are compiled for, with what the target knows better."""
     cluster = bundled_cluster(ROOT / "pipelines")
-    pages = (target.kfp.ui or target.kfp.endpoint).rstrip("/")
     needs = cluster.needs.model_copy(update={"bucket": cluster.needs.bucket or target.store})
-    link = cluster.run_link or (f"{pages}/#/runs/details/{{run}}" if pages else "")
-    return cluster.model_copy(update={"needs": needs, "run_link": link})
+    return cluster.model_copy(
+        update={"needs": needs, "run_link": cluster.run_link or target.run_page("{run}")}
+    )
 
 
 def context_of(run: Any) -> dict[str, Any]:

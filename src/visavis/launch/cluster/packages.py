@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from visavis.launch.cluster.connection import Kubeflow, RefusedError
-from visavis.launch.kfp_client import Compiled
+from visavis.launch.cluster.target import Target
+from visavis.launch.kfp_client import Compiled, compile_pipeline
 
 _TAKEN = 409
 
@@ -27,6 +28,11 @@ class Package:
     pipeline_id: str
     version_id: str
     name: str
+
+
+def compiled_for(target: Target, pipeline: str) -> Compiled:
+    """Compiles a pipeline with the images of a target; see `compile_pipeline`."""
+    return compile_pipeline(pipeline, target.images.named(), allow_tags=target.images.allow_tags)
 
 
 def put(kubeflow: Kubeflow, compiled: Compiled) -> Package:

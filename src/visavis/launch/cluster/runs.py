@@ -12,9 +12,9 @@ from typing import Any
 from visavis.errors import VisavisError
 from visavis.launch.cluster.arguments import arguments_for, check_clips, context_of
 from visavis.launch.cluster.connection import Kubeflow, RefusedError, UnreachableError
-from visavis.launch.cluster.packages import put, spec_of
+from visavis.launch.cluster.packages import compiled_for, put, spec_of
 from visavis.launch.cluster.tasks import OVER, TaskState, state_of, tasks_of
-from visavis.launch.kfp_client import compile_pipeline
+from visavis.launch.kfp_client import Compiled
 from visavis.launch.local import git_sha
 from visavis.launch.trainjob import delete_jobs
 from visavis.recipes import Recipe
@@ -50,14 +50,14 @@ class Submitted:
     version: str
 
 
-def link_of(kubeflow: Kubeflow, run_id: str) -> str:
-    """Returns the address of a run's page."""
-    kfp = kubeflow.target.kfp
-    return f"{(kfp.ui or kfp.endpoint).rstrip('/')}/#/runs/details/{run_id}"
-
-
 def submit(
-    kubeflow: Kubeflow, recipe: Recipe, pipeline: str = "train", *, name: str = "", data: str = ""
+    kubeflow: Kubeflow,
+    recipe: Recipe,
+    pipeline: str = "train",
+    *,
+    name: str = "",
+    data: str = "",
+    compiled: Compiled | None = None,
 ) -> Submitted:
     """Begins a run.
 
@@ -67,6 +67,7 @@ def submit(
         pipeline: Pipeline of the folder `pipelines/`.
         name: Name for people; by default the recipe's with the time.
         data: Hash of the clips, if somebody will ask for it.
+        compiled: The pipeline, if it is compiled already.
 
     Raises:
         VisavisError: If something is missing or secret, or the server refuses; then no run was begun.
@@ -79,9 +80,7 @@ def submit(
     name = name or f"{recipe.name}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
     # Looked at before anything is made: a secret in the recipe must not reach MLflow's tags either.
     arguments_for(recipe, target, name, data=data)
-    images = {"tools": target.images.tools, "train": target.images.train}
-    compiled = compile_pipeline(pipeline, images, allow_tags=target.images.allow_tags)
-    package = put(kubeflow, compiled)
+    package = put(kubeflow, compiled or compiled_for(target, pipeline))
     experiment = kubeflow.experiment_id
     tracked = _Tracked(kubeflow, recipe, name)
     arguments = arguments_for(recipe, target, name, parent=tracked.run_id, data=data, git_sha=git_sha())
@@ -100,7 +99,7 @@ def submit(
     except VisavisError:
         tracked.end("FAILED")
         raise
-    tracked.tag(run.run_id, link := link_of(kubeflow, run.run_id))
+    tracked.tag(run.run_id, link := target.run_page(run.run_id))
     return Submitted(str(run.run_id), name, link, tracked.link, package.name)
 
 
@@ -279,7 +278,7 @@ class _Tracked:
         self._uri = kubeflow.target.mlflow.uri
         tags = {"recipe.name": recipe.name, "recipe.hash": recipe.digest(), "git.sha": git_sha()}
         try:
-            from visavis.tracking import client_for, start_parent
+            from visavis.tracking import client_for, run_page, start_parent
 
             self._client = client_for(self._uri)
             info = start_parent(self._client, kubeflow.target.mlflow.experiment, name, tags, None).info
@@ -291,7 +290,7 @@ class _Tracked:
             )
             return
         self.run_id = str(info.run_id)
-        self.link = f"{self._uri.rstrip('/')}/#/experiments/{info.experiment_id}/runs/{self.run_id}"
+        self.link = run_page(self._uri, info.experiment_id, self.run_id)
 
     def tag(self, run_id: str, link: str) -> None:
         if self.run_id:

@@ -17,8 +17,7 @@ from visavis.launch.cluster.arguments import arguments_for
 from visavis.launch.cluster.connection import Kubeflow
 from visavis.launch.cluster.cron import check_zone, kubeflow_cron
 from visavis.launch.cluster.declared import Schedule, read_schedules
-from visavis.launch.cluster.packages import Package, look, put
-from visavis.launch.kfp_client import compile_pipeline
+from visavis.launch.cluster.packages import Package, compiled_for, look, put
 from visavis.recipes import apply_overrides, recipe_named
 
 MARK = "Declared for visavis; change the file it was declared in, not this."
@@ -118,8 +117,7 @@ class _Wanted:
             recipe = apply_overrides(recipe_named(named), schedule.overrides)
             # Without a commit: one that changes neither recipe nor pipeline must not change the schedule.
             self.arguments = arguments_for(recipe, target, schedule.name)
-            images = {"tools": target.images.tools, "train": target.images.train}
-            self.compiled = compile_pipeline(schedule.pipeline, images, allow_tags=target.images.allow_tags)
+            self.compiled = compiled_for(target, schedule.pipeline)
         except VisavisError as error:
             raise VisavisError(f"schedule {schedule.name}: {error.message}", fix=error.fix) from error
 

@@ -93,6 +93,10 @@ class Images(_Section):
     train: str = ""
     allow_tags: bool = False
 
+    def named(self) -> dict[str, str]:
+        """Returns the images by the names that a compiler of pipelines takes."""
+        return {"tools": self.tools, "train": self.train}
+
 
 class Target(_Section):
     """The whole file.
@@ -110,6 +114,11 @@ class Target(_Section):
     kfp: KfpTarget = KfpTarget()
     mlflow: MlflowTarget = MlflowTarget()
     images: Images = Images()
+
+    def run_page(self, run: str) -> str:
+        """Returns the address of a run's page; empty if no endpoint is set."""
+        pages = (self.kfp.ui or self.kfp.endpoint).rstrip("/")
+        return f"{pages}/#/runs/details/{run}" if pages else ""
 
     def needed(self, *fields: str) -> None:
         """Checks that fields are set, by dotted name.
