@@ -281,8 +281,8 @@ def _rival(path: Path) -> Rival | None:
     """Returns the champion of a result of evaluate_champion, or of a scorecard; None if there was no champion."""
     from visavis.evaluation.intervals import Figure
     from visavis.registry import Rival
-    from visavis.steps.evaluate_champion import CHAMPION as NOTE
-    from visavis.steps.evaluate_champion import DIFFERENCES
+    from visavis.steps.run_files import CHAMPION as NOTE
+    from visavis.steps.run_files import DIFFERENCES
 
     rows, version = {}, ""
     if (path / NOTE).is_file():

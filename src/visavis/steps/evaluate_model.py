@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visavis.files import write_atomic
-from visavis.steps.framework import LEDGER_NAME, Manifest, StepJob, StepResult, run_step
-from visavis.steps.run_files import REPORT, SCORECARD, SHEETS
-from visavis.steps.scoring import SECTION
+from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
+from visavis.steps.run_files import REPORT, SHEETS
+from visavis.steps.scoring import SECTION, finished, score
 
 if TYPE_CHECKING:
     from visavis.steps.items import Judged
@@ -33,11 +33,8 @@ def evaluate_model(
 
 def _body(job: StepJob) -> StepResult:
     from visavis.chat.model import ChatModel, write_model
-    from visavis.data.ledger import Ledger
     from visavis.data.published.tokens import TokenStore
-    from visavis.evaluation.report import write_report
     from visavis.models.detokenizer import Detokenizer
-    from visavis.steps.scoring import score
     from visavis.steps.sheets import (
         chat_sheet,
         close_up_cases,
@@ -55,7 +52,6 @@ def _body(job: StepJob) -> StepResult:
     painters: dict[Judged, Detokenizer] = {"before": before, "after": after, "served": model.detokenizer}
     about = {"recipe": job.recipe.name, "pack": job.recipe.pack, "rounds": "history given"}
     scored = score(job, model, store, painters, about)
-    scorecard = scored.scorecard
     job.progress(5, 6, "drawing")
     shown = {
         "chat": chat_sheet(model, scored.chats[:_CHATS]),
@@ -68,15 +64,6 @@ def _body(job: StepJob) -> StepResult:
         image.save(job.work / f"{name}.png")
         job.tracker.log_image(image, f"{name}.png")
     pictures = {SHEETS[name]: image for name, image in shown.items()}
-    scorecard.write(job.work / SCORECARD)
-    scorecard.write_items(job.work / "items.jsonl")
-    write_atomic(job.work / REPORT, write_report(f"visavis: {job.recipe.name}", scorecard, pictures))
-    for name in (SCORECARD, REPORT):
-        job.tracker.log_artifact(job.work / name)
-    for number, figures in scorecard.curves().items():
+    for number, figures in scored.scorecard.curves().items():
         job.tracker.log_metrics(figures, step=number)
-    ledger = Ledger(job.name)
-    for sample in (*scored.singles, *scored.chats):
-        ledger.keep(sample["id"])
-    counts = ledger.close(job.work / LEDGER_NAME, len(scored.singles) + len(scored.chats))
-    return StepResult(counts, scorecard.metrics())
+    return finished(job, scored, f"visavis: {job.recipe.name}", pictures)

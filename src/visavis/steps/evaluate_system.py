@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from visavis.steps.evaluate_version import finished
 from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
-from visavis.steps.scoring import SECTION, score_system
+from visavis.steps.scoring import SECTION, finished, score_system
 
 STEP = "evaluate_system"
 
@@ -39,12 +38,13 @@ def evaluate_system(
     def body(job: StepJob) -> StepResult:
         from visavis.data.published.tokens import TokenStore
         from visavis.evaluation.systems import open_system
+        from visavis.steps.sheets import cases_of
 
         about = {"system": system, "pack": pack, "rounds": "history given"}
         opened = open_system(system, weights)
         scored = score_system(job, opened, TokenStore.open(job.folder("tokens")), about)
         job.tracker.set_tags({"system": system})
-        return finished(job, scored, system)
+        return finished(job, scored, system, cases_of(scored))
 
     identity = f"{system} {sha256_file(weights.root / MANIFEST_NAME)}"
     return run_step(STEP, body, recipe, context, inputs, output, SECTION, extra=lambda: identity)

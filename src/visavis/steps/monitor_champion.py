@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from visavis.errors import VisavisError
 from visavis.files import write_json
 from visavis.steps.contracts import RunContext
-from visavis.steps.framework import LEDGER_NAME, Manifest, StepJob, StepResult, log, run_step
+from visavis.steps.framework import Manifest, StepJob, StepResult, log, run_step
 from visavis.steps.run_files import DRIFT, SCORECARD
-from visavis.steps.scoring import SECTION, champion_of, score_version
+from visavis.steps.scoring import SECTION, champion_of, score_version, scored_items
 
 if TYPE_CHECKING:
     from visavis.evaluation.drift import Drift
@@ -39,7 +39,6 @@ def monitor_champion(
 
 
 def _body(job: StepJob) -> StepResult:
-    from visavis.data.ledger import Ledger
     from visavis.evaluation.drift import drift
 
     version = champion_of(job.context.tracking_uri, job.recipe_json)
@@ -68,10 +67,7 @@ def _body(job: StepJob) -> StepResult:
     for name in (SCORECARD, DRIFT):
         job.tracker.log_artifact(job.work / name)
     job.tracker.set_tags({_VERSION_TAG: version.uri, _AT_TAG: now, "drift": str(bool(drifted)).lower()})
-    ledger = Ledger(job.name)
-    for sample in (*scored.singles, *scored.chats):
-        ledger.keep(sample["id"])
-    counts = ledger.close(job.work / LEDGER_NAME, len(scored.singles) + len(scored.chats))
+    counts = scored_items(job, scored)
     return StepResult(counts, {**scored.scorecard.metrics(), "drifted": float(len(drifted))})
 
 

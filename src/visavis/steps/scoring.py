@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from visavis.errors import VisavisError
-from visavis.files import read_json
-from visavis.steps.framework import StepJob
+from visavis.files import read_json, write_atomic
+from visavis.steps.framework import LEDGER_NAME, StepJob, StepResult
+from visavis.steps.run_files import REPORT, SCORECARD
 from visavis.steps.study_pictures import STUDY, write_study_pictures
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from visavis.chat.model import ChatModel
     from visavis.data.published.tokens import TokenStore
     from visavis.evaluation.items import (
@@ -161,6 +164,35 @@ def _scored(
         about=about,
     )
     return Scored(scorecard, made.singles, made.chats, made.alone, made.closeups, rebuilt)
+
+
+def finished(job: StepJob, scored: Scored, title: str, pictures: Mapping[str, Image]) -> StepResult:
+    """Writes scorecard, items, report and ledger of an evaluation.
+
+    Args:
+        job: The step.
+        scored: What came of scoring.
+        title: Heading of the report.
+        pictures: Pictures of the report by their headings.
+    """
+    from visavis.evaluation.report import write_report
+
+    scored.scorecard.write(job.work / SCORECARD)
+    scored.scorecard.write_items(job.work / "items.jsonl")
+    write_atomic(job.work / REPORT, write_report(title, scored.scorecard, pictures))
+    for name in (SCORECARD, REPORT):
+        job.tracker.log_artifact(job.work / name)
+    return StepResult(scored_items(job, scored), scored.scorecard.metrics())
+
+
+def scored_items(job: StepJob, scored: Scored) -> dict[str, Any]:
+    """Writes the ledger of an evaluation, which keeps all that it scores; returns its counts."""
+    from visavis.data.ledger import Ledger
+
+    ledger = Ledger(job.name)
+    for sample in (*scored.singles, *scored.chats):
+        ledger.keep(sample["id"])
+    return ledger.close(job.work / LEDGER_NAME, len(scored.singles) + len(scored.chats))
 
 
 def champion_of(tracking_uri: str, recipe: str) -> Version | None:

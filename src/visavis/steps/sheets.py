@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from visavis.steps.framework import StepJob
+from visavis.steps.run_files import SHEETS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -117,3 +118,8 @@ def _ends(ranked: list[Any]) -> list[Any]:
     """Returns the first and the last few of a list, each once."""
     few = min(_CASES, (len(ranked) + 1) // 2)
     return [*ranked[:few], *ranked[few:][-_CASES:]]
+
+
+def cases_of(scored: Scored) -> dict[str, Image.Image]:
+    """Returns the best and worst cases by their headings in a report."""
+    return {SHEETS["cases"]: single_round_cases(scored), SHEETS["round_cases"]: close_up_cases(scored)}
