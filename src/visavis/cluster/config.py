@@ -48,6 +48,10 @@ class Training(Strict):
     backoff_seconds: float = Field(30.0, ge=0)
     keep_failed: bool = False
 
+    def processes_on(self, profile: Profile | None) -> int:
+        """Returns how many processes of a pod share a training: one for each accelerator, if nothing else is said."""
+        return self.processes or max(1, profile.accelerators if profile else 1)
+
 
 class Retries(Strict):
     """How Kubeflow tries a step again whose pod was lost.

@@ -61,11 +61,12 @@ def train_step(
     with step_folder(run, job.step) as folder:
         refuse_again(folder, job.step, run.cluster.retries.not_again_seconds)
     write_page(Path(page), run, job.step)
-    try:
-        made(run.anew)
-        launcher = None
-    except Unmade as unmade:
-        launcher = launcher_for(run, job.step, unmade.key, Path(page), task)
+    launcher = None
+    if not _works_here(run, job.step):
+        try:
+            made(run.anew)
+        except Unmade as unmade:
+            launcher = launcher_for(run, job.step, unmade.key, Path(page), task)
     if launcher is None:
         done: Manifest = step(recipe, context, inputs, output, **options)
         return done
@@ -83,10 +84,16 @@ def train_step(
     return manifest
 
 
+def _works_here(run: RunContext, step: str) -> bool:
+    """Whether a step trains in this process itself, so that nobody needs to look first whether it has to."""
+    training = run.cluster.training
+    return training.run_as == "process" and training.processes_on(run.cluster.profile_of(step)) == 1
+
+
 def launcher_for(
     run: RunContext, step: str, key: str, page: Path, task: Mapping[str, Any] | None = None
-) -> Launcher | None:
-    """Returns who is to run a step, as the cluster file says; None: this process itself.
+) -> Launcher:
+    """Returns who is to run a step that does not train in this process, as the cluster file says.
 
     Args:
         run: The run.
@@ -100,8 +107,7 @@ def launcher_for(
     """
     settings, profile = run.cluster.training, run.cluster.profile_of(step)
     if settings.run_as == "process":
-        processes = settings.processes or max(1, profile.accelerators if profile else 1)
-        return LocalLauncher(processes) if processes > 1 else None
+        return LocalLauncher(settings.processes_on(profile))
     if profile is None:
         raise VisavisError(
             f"cluster file: training.run_as is `trainjob`, and step {step} has no profile",

@@ -109,7 +109,7 @@ class TrainJobLauncher:
 
     def _adopt_or_create(self, name: str, job: Job) -> None:
         """Sees to it that there is a job: one that runs or is complete is adopted, a failed one is made anew."""
-        processes = self._settings.processes or max(1, self._profile.accelerators)
+        processes = self._settings.processes_on(self._profile)
         for _ in range(5):
             look = self._api.look(name)
             if look.state in ("queued", "waiting", "running", "complete") and not look.deleting:
