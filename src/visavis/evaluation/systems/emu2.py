@@ -133,28 +133,20 @@ class Emu2:
     @classmethod
     def from_pack(cls, pack: Pack) -> Emu2:
         """Loads all parts."""
-        from diffusers import UNet2DConditionModel
         from transformers import AutoTokenizer, LlamaForCausalLM
-
-        from visavis.packs.loaders import load_autoencoder
 
         folder, dtype = pack.part("emu2"), weights_dtype()
         state = {name: weight.to(dtype) for name, weight in load_file(folder / _WEIGHTS).items()}
         up, down = state.pop("project_up.weight"), state.pop("project_down.weight")
         encoder = EvaEncoder(EvaConfig(**load_config(folder))).to(dtype)
         encoder.load_state_dict({name.removeprefix("visual."): weight for name, weight in state.items()})
-        unet = UNet2DConditionModel.from_pretrained(
-            folder, subfolder="unet", torch_dtype=dtype, use_safetensors=True
-        )
-        vae = load_autoencoder(pack, dtype=dtype)
-        settings = {"steps": 50, "guidance": 3.0, **pack.settings("emu2")}
         return cls(
             encoder,
             LlamaForCausalLM.from_pretrained(folder / "llm", dtype=dtype, use_safetensors=True),
             AutoTokenizer.from_pretrained(folder / "llm"),
             up,
             down,
-            SdxlPainter(unet, vae, folder / "scheduler", **settings),
+            SdxlPainter.from_pack(pack, "emu2", steps=50, guidance=3.0),
         )
 
     @torch.no_grad()

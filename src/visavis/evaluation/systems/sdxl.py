@@ -11,6 +11,7 @@ from torch import Tensor
 
 from visavis.evaluation.items import Picture
 from visavis.models.device import compute_device
+from visavis.packs import Pack
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -55,6 +56,27 @@ class SdxlPainter:
             scheduler=EulerDiscreteScheduler.from_pretrained(scheduler),
         ).to(compute_device())
         self.pipeline.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def from_pack(cls, pack: Pack, part: str, *, steps: int, guidance: float) -> SdxlPainter:
+        """Loads `unet/` and `scheduler/` of a part, and the part `vae`.
+
+        Args:
+            pack: Whose parts; the settings `steps` and `guidance` of the part come first.
+            part: Name of the part.
+            steps: Evaluations of the network.
+            guidance: Scale of classifier-free guidance.
+        """
+        from diffusers import UNet2DConditionModel
+
+        from visavis.packs.loaders import load_autoencoder
+
+        folder, dtype = pack.part(part), weights_dtype()
+        unet = UNet2DConditionModel.from_pretrained(
+            folder, subfolder="unet", torch_dtype=dtype, use_safetensors=True
+        )
+        settings = {"steps": steps, "guidance": guidance, **pack.settings(part)}
+        return cls(unet, load_autoencoder(pack, dtype=dtype), folder / "scheduler", **settings)
 
     def paint(self, tokens: Tensor, pooled: Tensor, negative: Tensor, nothing: Tensor, seed: int) -> Picture:
         """Paints one picture `[H, W, 3]`.

@@ -19,7 +19,7 @@ from visavis.chat.conversation import USER, Message
 from visavis.chat.model import ChatModel
 from visavis.chat.talker import Request, Talker, Wish
 from visavis.evaluation.items import Picture
-from visavis.evaluation.systems.sdxl import SdxlPainter, weights_dtype
+from visavis.evaluation.systems.sdxl import SdxlPainter
 from visavis.models.checkpoint import load_config
 from visavis.packs import Pack
 
@@ -178,22 +178,13 @@ class SeedX:
     @classmethod
     def from_pack(cls, pack: Pack) -> SeedX:
         """Loads all parts."""
-        from diffusers import UNet2DConditionModel
-
-        from visavis.packs.loaders import load_autoencoder
-
-        folder, dtype = pack.part("seed_detokenizer"), weights_dtype()
+        folder = pack.part("seed_detokenizer")
         perceiver = Perceiver(PerceiverConfig(**load_config(folder)))
         perceiver.load_state_dict(load_file(folder / _WEIGHTS))
-        unet = UNet2DConditionModel.from_pretrained(
-            folder, subfolder="unet", torch_dtype=dtype, use_safetensors=True
-        )
         model = _Model.from_pack(pack)
         assert isinstance(model, _Model)
         model.perceiver = perceiver.float().eval()
-        settings = {"steps": 30, "guidance": 7.5, **pack.settings("seed_detokenizer")}
-        vae = load_autoencoder(pack, dtype=dtype)
-        model.painter = SdxlPainter(unet, vae, folder / "scheduler", **settings)
+        model.painter = SdxlPainter.from_pack(pack, "seed_detokenizer", steps=30, guidance=7.5)
         return cls(model)
 
     def generate(self, prompt: str, images: Sequence[Picture], seed: int = 0) -> Picture | None:
