@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import pytest
 from serving import free_port
 
 ADMIN, PASSWORD = "admin", "a-long-enough-password"
@@ -86,3 +89,29 @@ class TeamServer:
             return httpx.get(f"{self.uri}/health", timeout=5).status_code == 200
         except httpx.TransportError:
             return False
+
+
+@contextmanager
+def team_server(
+    folder: Path, postgres: str, artifacts: str, setting: pytest.MonkeyPatch
+) -> Iterator[TeamServer]:
+    """Runs a server with a database of its own, and gives this process its sign-in.
+
+    Args:
+        folder: For its log and its list of users.
+        postgres: Address of any database of the PostgreSQL server.
+        artifacts: Where files are kept.
+        setting: Takes the sign-in.
+    """
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(postgres, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("CREATE DATABASE mlflow"))
+    engine.dispose()
+    setting.setenv("MLFLOW_TRACKING_USERNAME", ADMIN)
+    setting.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    server = TeamServer(folder, postgres.rpartition("/")[0] + "/mlflow", artifacts)
+    server.start()
+    yield server
+    server.stop()

@@ -21,7 +21,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "unit"), str(Path(__file__).parent)]
 
-from mlflow_team import ADMIN, PASSWORD, TeamServer  # noqa: E402
+from mlflow_team import TeamServer, team_server  # noqa: E402
 from postgres_server import postgres_url  # noqa: E402, F401
 from s3_server import BUCKET, FaultyProxy, S3Server, find_weed, point_boto3  # noqa: E402
 
@@ -70,19 +70,9 @@ def team(
     store: FaultyProxy,
     setting: pytest.MonkeyPatch,
 ) -> Iterator[TeamServer]:
-    from sqlalchemy import create_engine, text
-
-    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text("CREATE DATABASE mlflow"))
-    engine.dispose()
-    setting.setenv("MLFLOW_TRACKING_USERNAME", ADMIN)
-    setting.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-    database = postgres_url.rpartition("/")[0] + "/mlflow"
-    server = TeamServer(tmp_path_factory.mktemp("mlflow"), database, f"s3://{BUCKET}/mlflow")
-    server.start()
-    yield server
-    server.stop()
+    folder = tmp_path_factory.mktemp("mlflow")
+    with team_server(folder, postgres_url, f"s3://{BUCKET}/mlflow", setting) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from locked_down import LOCKED_DOWN, USER
-from mlflow_team import ADMIN, PASSWORD, TeamServer
+from mlflow_team import TeamServer, team_server
 from postgres_server import postgres_url  # noqa: F401
 from s3_server import BUCKET, S3Server, find_weed, point_boto3
 
@@ -64,19 +64,9 @@ def team(
     bucket: Any,
     setting: pytest.MonkeyPatch,
 ) -> Iterator[TeamServer]:
-    from sqlalchemy import create_engine, text
-
-    database = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
-    with database.connect() as connection:
-        connection.execute(text("CREATE DATABASE mlflow"))
-    database.dispose()
-    setting.setenv("MLFLOW_TRACKING_USERNAME", ADMIN)
-    setting.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-    address = postgres_url.rpartition("/")[0] + "/mlflow"
-    server = TeamServer(tmp_path_factory.mktemp("mlflow"), address, f"s3://{BUCKET}/mlflow")
-    server.start()
-    yield server
-    server.stop()
+    folder = tmp_path_factory.mktemp("mlflow")
+    with team_server(folder, postgres_url, f"s3://{BUCKET}/mlflow", setting) as server:
+        yield server
 
 
 @pytest.fixture
