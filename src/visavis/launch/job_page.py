@@ -51,9 +51,8 @@ def write_page(
             "<p>The step was done in its own pod or on this machine, or its result was there already.</p>"
         )
     else:
-        parts.append(
-            f"<p>The job is {escape(' '.join(filter(None, [look.state, look.reason, look.message])))}.</p>"
-        )
+        reason, message = look.reason and f" ({look.reason})", look.message and f", {look.message}"
+        parts.append(f"<p>The job: {escape(f'{look.state}{reason}{message}')}.</p>")
         parts += [f"<p>{escape(pod.words())}</p>" for pod in look.pods]
     with step_folder(run, step) as folder:
         attempts = attempts_of(folder, step)
