@@ -246,7 +246,7 @@ def test_storage_troubles_are_explained(
     def full(*_: object, **__: object) -> None:
         raise OSError(number, "Permission denied" if number == errno.EACCES else "No space", "/data/x")
 
-    monkeypatch.setattr("visavis.launch.kfp_client.compile_pipeline", full)
+    monkeypatch.setattr("visavis.launch.cluster.packages.compile_pipeline", full)
     assert_explained(call("compile", "-o", str(tmp_path / "x.yaml")), words, "/data/x")
 
 
@@ -254,7 +254,7 @@ def test_ctrl_c_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("visavis.launch.kfp_client.compile_pipeline", stop)
+    monkeypatch.setattr("visavis.launch.cluster.packages.compile_pipeline", stop)
     result = call("compile")
     assert result.exit_code == 130
     assert "goes on" in result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -112,7 +113,7 @@ def test_jobs_that_are_left_are_deleted_and_somebody_is_told(
     server = TrainerServer(scripts=[[Frame()], [Frame()]])
     config = server.kubeconfig(tmp_path / "kubeconfig")
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(config))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # the client keeps credentials there
     cluster = Cluster(
         training=Training(run_as="trainjob"), webhook=url, run_link="https://kubeflow/#/runs/details/{run}"
     )
