@@ -16,6 +16,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Twice as many workers as cores, for every second test waits for a server or a process of its own."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.fixture
 def repository() -> Path:
     """Root of the checkout."""

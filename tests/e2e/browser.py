@@ -65,12 +65,13 @@ def complaints(driver: Any) -> list[str]:
 
 
 def requests(driver: Any) -> list[str]:
-    """Returns the addresses that the page loaded since the last call."""
+    """Returns the addresses that pages loaded since the last call; those of the browser's own pages are left out."""
     import json
 
     events = [json.loads(row["message"])["message"] for row in driver.get_log("performance")]
     sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    return [params["request"]["url"] for params in sent]
+    addresses = [params["request"]["url"] for params in sent]
+    return [address for address in addresses if not address.startswith("chrome://")]
 
 
 def overflowing(driver: Any) -> list[str]:

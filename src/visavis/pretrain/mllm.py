@@ -1,8 +1,8 @@
 """The pack's MLLM: a small LLaMA that learns SEED-X's skills on storybook pictures, binding names to faces among them.
 
 A curriculum: crops by side; then who is who, in words alone and in pictures; then everything, with crops by
-looks, pictures to paint and descriptions; last, the same in varied words and orders. Figures are on unseen
-people, with names drawn anew for every caption.
+looks, pictures to paint and descriptions; the same in varied words and orders; last, mostly pictures. Figures are
+on unseen people, with names drawn anew for every caption.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from visavis.chat.layout import collate, lay_out
 from visavis.chat.template import CLOSE_UP, KEEP_IDENTICAL, KEPT, RESPONSE, Template
+from visavis.errors import VisavisError
 from visavis.files import write_json
 from visavis.models.image_encoder import ImageEncoder, pool_tokens
 from visavis.models.mllm import IGNORED, Mllm, MllmBatch, MllmConfig
@@ -60,6 +61,9 @@ LLM = {
 MIX = {
     "text": 0.15, "paint": 0.08, "describe": 0.10, "place": 0.02, "who": 0.13, "side": 0.08, "crop": 0.10, "name": 0.34,
 }  # fmt: skip
+_REFINING = {
+    "text": 0.03, "paint": 0.20, "describe": 0.05, "place": 0.01, "who": 0.06, "side": 0.08, "crop": 0.17, "name": 0.40,
+}  # fmt: skip
 _FIRST = {"side": 1.0}
 _BINDING = {"text": 0.35, "who": 0.15, "side": 0.10, "crop": 0.10, "name": 0.30}
 _CHUNKS = 2
@@ -70,6 +74,31 @@ _EXTRA_WORDS = """
     please keep identical unchanged i generate generated now yes no left right middle red orange yellow
     shows make draw paint me hello hi thanks thank you . , ? ! : ; - '
 """
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Steps at which what is learned changes.
+
+    Attributes:
+        first: Until here it is crops by side alone.
+        binding: Until here names in words alone are most of it.
+        vary: From here requests vary in form.
+        refine: From here pictures are most of it, for words are learned by then.
+    """
+
+    first: int = 300
+    binding: int = 800
+    vary: int = 5000
+    refine: int = 7500
+
+    def mix(self, step: int) -> dict[str, float]:
+        """Returns the weight of each skill."""
+        if step < self.first:
+            return _FIRST
+        if step < self.binding:
+            return _BINDING
+        return MIX if step < self.refine else _REFINING
 
 
 @dataclass(frozen=True)
@@ -263,6 +292,26 @@ def build_model(tokenizer: PreTrainedTokenizerBase, token_dim: int) -> Mllm:
     return Mllm(LlamaForCausalLM(config), mllm)
 
 
+def _untrained(tokenizer: PreTrainedTokenizerBase, template: Template, world: World, pictures: Path) -> Mllm:
+    """Builds a model whose attention begins where the curriculum wants it."""
+    model = build_model(tokenizer, world.tokens.shape[2])
+    names = {i for text in NAMES for i in template.ids(text)}
+    telling = {i for text in (*SIDES, *LOOKS_VOCABULARY) for i in template.ids(text)} - names
+    boxes = mean_boxes(PictureSet.open(pictures))
+    initialise_locally(model, template.queries, sorted(names), sorted(telling), boxes)
+    return model
+
+
+def _begun(start: Path, tokenizer: PreTrainedTokenizerBase) -> Mllm:
+    """Reads a model to go on from."""
+    if AutoTokenizer.from_pretrained(start).get_vocab() != tokenizer.get_vocab():
+        raise VisavisError(
+            f"the model in {start} has another vocabulary than this code",
+            fix="train it from nothing: leave --start out",
+        )
+    return Mllm.from_pretrained(start)
+
+
 def train_mllm(
     work: Path,
     out: Path,
@@ -270,9 +319,8 @@ def train_mllm(
     pictures: Path,
     unseen: Path,
     config: OptimConfig,
-    first_steps: int,
-    binding_steps: int,
-    vary_from: int,
+    curriculum: Curriculum,
+    start: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> dict[str, float]:
     """Trains the model and writes it with the figures on unseen people.
@@ -284,25 +332,23 @@ def train_mllm(
         pictures: Picture set to train on.
         unseen: Picture set of other people.
         config: Optimizer and schedule.
-        first_steps: Steps on crops by side alone, before the other skills come in.
-        binding_steps: Step until which names in words alone are most of what is learned.
-        vary_from: Step from which requests vary in form.
+        curriculum: What is learned when.
+        start: Folder of a model to go on from; None begins with nothing.
         log: Receives lines for people.
+
+    Raises:
+        VisavisError: If the model in `start` has another vocabulary.
     """
     tokenizer = build_tokenizer(all_texts(), IMAGE_TOKENS)
     template = Template(tokenizer, IMAGE_TOKENS)
     world, fresh = open_world(encoder, pictures), open_world(encoder, unseen)
-    model = build_model(tokenizer, world.tokens.shape[2])
-    names = {i for text in NAMES for i in template.ids(text)}
-    telling = {i for text in (*SIDES, *LOOKS_VOCABULARY) for i in template.ids(text)} - names
-    boxes = mean_boxes(PictureSet.open(pictures))
-    initialise_locally(model, template.queries, sorted(names), sorted(telling), boxes)
+    model = _begun(start, tokenizer) if start else _untrained(tokenizer, template, world, pictures)
 
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        mix = _FIRST if step < first_steps else _BINDING if step < binding_steps else MIX
+        mix = curriculum.mix(step)
         shares = np.asarray(list(mix.values())) / sum(mix.values())
         samples = [
-            draw(world, str(skill), rng, step >= vary_from)
+            draw(world, str(skill), rng, step >= curriculum.vary)
             for skill in rng.choice(list(mix), config.batch_size, p=shares)
         ]
         # Samples of like length share a forward pass, for padding costs as much as words.
@@ -321,7 +367,7 @@ def train_mllm(
     def report(metrics: dict[str, float], step: int) -> None:
         line = {name: round(value, 4) for name, value in metrics.items()}
         if step % 250 == 0:
-            figures = measure(model, fresh, template, varied=step > vary_from)
+            figures = measure(model, fresh, template, varied=step > curriculum.vary)
             line |= {name: round(value, 3) for name, value in figures.items()}
         log(f"{step} {line}")
 
@@ -343,12 +389,15 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, default=Path(".work/parts/image_encoder"))
     parser.add_argument("--pictures", type=Path, default=Path(".work/pictures/train"))
     parser.add_argument("--unseen", type=Path, default=Path(".work/pictures/eval"))
-    parser.add_argument("--steps", type=int, default=7500)
-    parser.add_argument("--first-steps", type=int, default=300)
-    parser.add_argument("--binding-steps", type=int, default=800)
-    parser.add_argument("--vary-from", type=int, default=5000)
+    parser.add_argument("--start", type=Path, help="go on from the weights in this folder")
+    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--first-steps", type=int, default=Curriculum.first)
+    parser.add_argument("--binding-steps", type=int, default=Curriculum.binding)
+    parser.add_argument("--vary-from", type=int, default=Curriculum.vary)
+    parser.add_argument("--refine-from", type=int, default=Curriculum.refine)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--ema", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -356,6 +405,7 @@ def main() -> None:
         steps=given.steps,
         batch_size=given.batch_size,
         lr=given.lr,
+        ema=given.ema,
         warmup=100,
         log_every=50,
         checkpoint_seconds=60,
@@ -368,9 +418,8 @@ def main() -> None:
         given.pictures,
         given.unseen,
         config,
-        given.first_steps,
-        given.binding_steps,
-        given.vary_from,
+        Curriculum(given.first_steps, given.binding_steps, given.vary_from, given.refine_from),
+        given.start,
     )
     print(figures)
 
