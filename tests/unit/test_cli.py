@@ -228,6 +228,17 @@ def test_gate_of_a_run_that_had_no_champion(tmp_path: Path) -> None:
     assert "there is no champion to compare with" in done.output
 
 
+@pytest.mark.parametrize(
+    "verb", [("run",), ("curate", "--source", "clips", "--out", "data")], ids=["run", "curate"]
+)
+def test_a_store_that_is_no_bucket_is_named(
+    verb: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_explained(call(*verb, "--store", "/data/store"), "/data/store", "s3://bucket/prefix")
+    assert not list(tmp_path.iterdir())
+
+
 def test_render_then_render_again(tmp_path: Path) -> None:
     arguments = ("storybook", "render", str(tmp_path / "clips"), "--count", "2", "--pictures", "1")
     first = call(*arguments)

@@ -18,6 +18,7 @@ from visavis.cli.data import app as data_app
 from visavis.cli.errors import FriendlyGroup
 from visavis.cli.evaluate import evaluate, monitor
 from visavis.cli.forget import forget
+from visavis.cli.options import Bucket, Overrides, RecipeName, Runs
 from visavis.cli.pack import app as pack_app
 from visavis.cli.registry import approve, canary_app, gate, lineage, models, promote, rollback
 from visavis.cli.scale import scale
@@ -75,12 +76,6 @@ app.command()(logs)
 app.command()(retry)
 app.command()(cancel)
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe, such as `mllm.pair.lr=1e-4`."),
-]
-RecipeName = Annotated[str, typer.Option("--recipe", "-r", help="Named recipe, or the path of a saved one.")]
-
 
 def main() -> None:
     """Entry point of the `visavis` command."""
@@ -106,7 +101,7 @@ def _options(
 def run(
     recipe: RecipeName = "storybook",
     overrides: Overrides = None,
-    runs: Annotated[Path, typer.Option(help="Folder of all runs and their results.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     from_: Annotated[
         str,
         typer.Option("--from", metavar="STEP", help="Step whose result is not made but taken from --input."),
@@ -121,15 +116,7 @@ def run(
         list[str] | None,
         typer.Option(metavar="STEP", help="Step that is made anew although its result is there; repeatable."),
     ] = None,
-    store: Annotated[
-        str,
-        typer.Option(
-            metavar="s3://BUCKET/PREFIX",
-            help="Keep results and run in a bucket, as on a cluster, where steps share no disk: results below "
-            "`PREFIX/store`, the run below `PREFIX/runs/NAME`. Its address and key are those of boto3 "
-            "(`AWS_ENDPOINT_URL`, `AWS_PROFILE`, ...).",
-        ),
-    ] = "",
+    store: Bucket = "",
     ablations: Annotated[
         bool,
         typer.Option("--ablations", help="Afterwards try the paper's claims: train the baselines, compare."),
@@ -164,11 +151,8 @@ def run(
     """
     from visavis.packs import load_pack
     from visavis.recipes import apply_overrides, recipe_named
-    from visavis.s3 import split_uri
 
     resolved = apply_overrides(recipe_named(recipe), overrides or [])
-    if store:
-        split_uri(store)
     load_pack(resolved.pack).verify()  # a damaged pack is to stop a run before it begins, not in its middle
     from visavis.cli.summary import show, show_claims
     from visavis.launch.local import run_local

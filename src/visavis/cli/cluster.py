@@ -14,16 +14,15 @@ from visavis.cli.cluster_options import (
     Endpoint,
     Mlflow,
     Namespace,
-    Overrides,
     Pipeline,
     Poll,
-    RecipeName,
     Run,
     Source,
     Store,
     Wait,
     target_of,
 )
+from visavis.cli.options import Overrides, RecipeName
 from visavis.cli.watching import follow_run
 
 if TYPE_CHECKING:

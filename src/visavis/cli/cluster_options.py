@@ -17,11 +17,6 @@ Endpoint = Annotated[str, typer.Option(help="Address of Kubeflow Pipelines, or K
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace, or KUBEFLOW_NAMESPACE.")]
 Run = Annotated[str, typer.Argument(help="Id of the run or its beginning, its name, or `latest`.")]
 Pipeline = Annotated[str, typer.Option(help="Pipeline of the folder `pipelines/`.")]
-RecipeName = Annotated[str, typer.Option("--recipe", "-r", help="Named recipe, or the path of a saved one.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe, such as `mllm.pair.lr=1e-4`."),
-]
 Source = Annotated[
     str, typer.Option(help="Clips: s3://bucket/prefix or a manifest there; else the recipe's.")
 ]

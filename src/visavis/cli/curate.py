@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from visavis.cli.options import Bucket, RecipeName, Runs
 from visavis.files import atomic_dir, link_or_copy
 
 
@@ -17,14 +18,13 @@ def curate(
         str, typer.Option(help="Folder, manifest (.jsonl, .csv, .parquet) or s3://… of clips.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the data set; an earlier data set there is replaced.")],
-    recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="Named recipe, or the path of a saved one.")
-    ] = "storybook",
+    recipe: RecipeName = "storybook",
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe, such as `curate.min_face=0.1`."),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of all runs and their results.")] = Path("runs"),
+    runs: Runs = Path("runs"),
+    store: Bucket = "",
 ) -> None:
     """Curate clips: find the same two people in both ends of each, describe and name them, build chats.
 
@@ -32,6 +32,7 @@ def curate(
     both. What was done before is reused, and a run that was killed goes on where it was: repeat the command.
 
     Examples: `visavis curate --source /my/clips --out data` ·
+    `visavis curate --source s3://bucket/clips --out data --store s3://models/visavis` ·
     `visavis curate --source s3://bucket/clips --out data curate.require_consent=true`
     """
     from visavis.cli.summary import show
@@ -45,7 +46,7 @@ def curate(
     resolved = edit(apply_overrides(recipe_named(recipe), overrides or []), {"clips.source": source})
     load_pack(resolved.pack).verify()
     check_place(out)
-    result = run_local(resolved, runs=runs, console=console, pipeline="curate")
+    result = run_local(resolved, runs=runs, console=console, pipeline="curate", store=store)
     built = read_manifests(result.run_dir)["build_conversations"]
     _hand_over(built.folder, out, list(built.files))
     show(result.run_dir, console, model=False)

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from visavis.cli.options import RecipeName
 from visavis.errors import VisavisError
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
@@ -43,9 +44,7 @@ def import_(
     layout: Annotated[str, typer.Argument(help="`magicbrush` or `seed-data-edit`.")],
     source: Annotated[Path, typer.Argument(help="Folder in that layout.")],
     out: Annotated[Path, typer.Option(help="Folder of the data set; an earlier one there is replaced.")],
-    recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="Named recipe, or the path of a saved one.")
-    ] = "storybook",
+    recipe: RecipeName = "storybook",
     licence: Annotated[str | None, typer.Option(help="Licence of the set, for the card.")] = None,
 ) -> None:
     """Import multi-turn editing chats: the special case in which each turn needs the last picture only.

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from visavis.cli.options import RecipeName, Runs
 from visavis.errors import VisavisError
 from visavis.files import read_json
 
@@ -25,7 +26,7 @@ def evaluate(
         typer.Option(help="Another system in its place: `seedx`, `emu2`, `ip_adapter`, or `module:Class`."),
     ] = "",
     pack: Annotated[str, typer.Option(help="Pack of that system's weights.")] = "",
-    runs: Annotated[Path, typer.Option(help="Folder of all runs and their results.")] = Path("runs"),
+    runs: Runs = Path("runs"),
 ) -> None:
     """Score a version on people that it has not seen: the test split of a run's data.
 
@@ -58,14 +59,12 @@ def evaluate(
 
 
 def monitor(
-    recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="Named recipe, or the path of a saved one.")
-    ] = "storybook",
+    recipe: RecipeName = "storybook",
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe, such as `clips.source=/fresh`."),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of all runs and their results.")] = Path("runs"),
+    runs: Runs = Path("runs"),
 ) -> None:
     """Score the champion on fresh clips and compare it with its own past; exits with 1 on drift.
 

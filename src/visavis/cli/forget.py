@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from visavis.cli.options import Runs
 from visavis.errors import VisavisError
 
 
@@ -24,7 +25,7 @@ def forget(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the data set without it. Default: beside DATA.")
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of all runs and their results.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     store: Annotated[
         str,
         typer.Option(metavar="s3://BUCKET/PREFIX", help="Where results and runs lie, if that is a bucket."),

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from visavis.cli.options import Overrides
 from visavis.errors import VisavisError
 from visavis.files import read_json
 
@@ -149,9 +150,7 @@ def gate(
     ] = None,
     rules: Annotated[Path | None, typer.Option(help="YAML with `rules:`, instead of a recipe's.")] = None,
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="Recipe whose rules apply.")] = "storybook",
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe.")
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Judge a scorecard by rules; exits with 1 if a rule does not hold. What was not measured does not hold.
 
@@ -240,7 +239,12 @@ def _office(
     from visavis.registry.promotion import Office
 
     uri = _tracking_uri(runs)
-    return Office(uri, name, by, _delivery(uri, manifest, apply, serving))
+    deliver = _delivery(uri, manifest, apply, serving)
+    if deliver is None:
+        return Office(uri, name, by)
+    from visavis.registry.inference_service import readable_place
+
+    return Office(uri, name, by, deliver, lambda version: readable_place(version, uri))
 
 
 def _tracking_uri(runs: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from visavis.cli.options import Overrides, RecipeName
 from visavis.errors import VisavisError
 
 console = Console(highlight=False)
@@ -15,12 +16,8 @@ _GPUS, _ZEROS = [1, 8, 16, 64], [0, 1, 2, 3]
 
 
 def scale(
-    recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="Named recipe, or the path of a saved one.")
-    ] = "seedx",
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe.")
-    ] = None,
+    recipe: RecipeName = "seedx",
+    overrides: Overrides = None,
     gpus: Annotated[list[int] | None, typer.Option(min=1, help="Number of GPUs; may be repeated.")] = None,
     zero: Annotated[list[int] | None, typer.Option(min=0, max=3, help="ZeRO stage; may be repeated.")] = None,
     gpu: Annotated[str, typer.Option(help="a100, h100, h200, b200 or l40s.")] = "h100",

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from visavis.cli.options import Overrides, RecipeName, Runs
+
 console = Console(highlight=False)
 
 
@@ -16,18 +18,13 @@ def train(
         str,
         typer.Argument(help="encode, detokenizer, reconstruct, inpaint, pair, rounds or adapt."),
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe, such as `mllm.pair.lr=1e-4`."),
-    ] = None,
-    recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="Named recipe, or the path of a saved one.")
-    ] = "storybook",
+    overrides: Overrides = None,
+    recipe: RecipeName = "storybook",
     processes: Annotated[
         int,
         typer.Option("--processes", "-p", min=1, help="Processes on this machine that share the training."),
     ] = 1,
-    runs: Annotated[Path, typer.Option(help="Folder of all runs and their results.")] = Path("runs"),
+    runs: Runs = Path("runs"),
 ) -> None:
     """Train one stage here: what it starts from is reused from earlier runs, or made first.
 

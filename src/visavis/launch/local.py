@@ -83,8 +83,10 @@ def run_local(
             lie; the folder of the run here then is a copy that follows.
 
     Raises:
-        VisavisError: If a step failed; says which, why, and what to do.
+        VisavisError: If `store` is no such address, or a step failed; says which, why, and what to do.
     """
+    if store:
+        s3.split_uri(store)
     console = Console(file=(console or Console()).file, highlight=False)
     runs = runs.resolve()
     runs.mkdir(parents=True, exist_ok=True)

@@ -164,15 +164,20 @@ def manifest_of(state: State, config: ServingConfig, *, tracking_uri: str) -> di
         VisavisError: If there is no champion, or its files are where no cluster can read them.
     """
     champion = find(f"models:/{state.name}@{CHAMPION}", tracking_uri=tracking_uri)
-    place = _readable(champion, tracking_uri)
+    place = readable_place(champion, tracking_uri)
     if CANARY not in state.aliases:
         return inference_service(champion, place, config)
     canary = find(f"models:/{state.name}@{CANARY}", tracking_uri=tracking_uri)
-    there = _readable(canary, tracking_uri)
+    there = readable_place(canary, tracking_uri)
     return inference_service(champion, place, config, canary=canary, canary_place=there)
 
 
-def _readable(version: Version, tracking_uri: str) -> str:
+def readable_place(version: Version, tracking_uri: str) -> str:
+    """Returns where the files of a version are.
+
+    Raises:
+        VisavisError: If no cluster can read them there.
+    """
     place = location(version, tracking_uri=tracking_uri)
     if place.startswith(_READABLE):
         return place

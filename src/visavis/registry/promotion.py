@@ -61,6 +61,7 @@ class Office:
         by: Who makes them; the user of this process by default.
         deliver: Called with the new state after each promotion, rollback and canary, so that serving follows;
             it is called again if the verb is repeated.
+        check: Called with a version before it gets an alias that requests follow; raises if it could not be served.
         holder: The process, where it is not this one.
     """
 
@@ -68,6 +69,7 @@ class Office:
     name: str = "visavis"
     by: str = ""
     deliver: Callable[[State], None] | None = None
+    check: Callable[[Version], object] | None = None
     holder: Holder | None = None
 
     @property
@@ -124,7 +126,7 @@ class Office:
             canary = state.aliases.get(CANARY)
             if champion == number and canary is None:
                 return []
-            _check_ready(version, state)
+            self._check_ready(version, state)
             if canary not in (None, number):
                 raise VisavisError(
                     f"version {canary} of {self.name} is the canary",
@@ -188,7 +190,7 @@ class Office:
             number, canary = version.version, state.aliases.get(CANARY)
             if canary == number and state.tags[number].get(CANARY_PERCENT) == share:
                 return []
-            _check_ready(version, state)
+            self._check_ready(version, state)
             champion = state.aliases.get(CHAMPION)
             if champion is None or champion == number:
                 raise VisavisError(
@@ -235,6 +237,24 @@ class Office:
         made = self._change(Intent("canary abort", self.who, note=note), _without_canary, self.deliver)
         version = self._find(CHAMPION)
         return Outcome(version, made.made, f"there is no canary; {version.uri} answers all requests")
+
+    def _check_ready(self, version: Version, state: State) -> None:
+        """Refuses a version that may not serve: gate, approval, and the champion that it was compared with."""
+        tags = state.tags[version.version]
+        _check_gate(version, tags)
+        if tags.get(APPROVAL) != APPROVED:
+            raise VisavisError(
+                f"{version.uri} has the tag {APPROVAL}={tags.get(APPROVAL, 'none')}",
+                fix=f"`visavis approve {version.version} --note ...` once you have looked at it",
+            )
+        champion, judged = state.aliases.get(CHAMPION, NO_CHAMPION), tags.get(GATE_CHAMPION)
+        if judged is not None and champion not in (judged, version.version):
+            raise VisavisError(
+                f"{version.uri} was compared with champion {judged}, and the champion is {champion} now",
+                fix="run the same recipe again: only the comparison and what follows it are made anew",
+            )
+        if self.check is not None:
+            self.check(version)
 
     def _find(self, source: str) -> Version:
         address = f"models:/{self.name}/{source}" if source.isdigit() else f"models:/{self.name}@{source}"
@@ -283,21 +303,4 @@ def _check_gate(version: Version, tags: Mapping[str, str]) -> None:
             f"{version.uri} has the tag gate={tags.get(GATE, 'none')}"
             + (f" (failed: {failed})" if failed else ""),
             fix="promote a version that passed, or change the rules in gate.rules and run again",
-        )
-
-
-def _check_ready(version: Version, state: State) -> None:
-    """Refuses a version that may not serve: gate, approval, and the champion that it was compared with."""
-    tags = state.tags[version.version]
-    _check_gate(version, tags)
-    if tags.get(APPROVAL) != APPROVED:
-        raise VisavisError(
-            f"{version.uri} has the tag {APPROVAL}={tags.get(APPROVAL, 'none')}",
-            fix=f"`visavis approve {version.version} --note ...` once you have looked at it",
-        )
-    champion, judged = state.aliases.get(CHAMPION, NO_CHAMPION), tags.get(GATE_CHAMPION)
-    if judged is not None and champion not in (judged, version.version):
-        raise VisavisError(
-            f"{version.uri} was compared with champion {judged}, and the champion is {champion} now",
-            fix="run the same recipe again: only the comparison and what follows it are made anew",
         )

@@ -150,6 +150,28 @@ def test_a_promotion_writes_the_manifest(
     assert refused.exit_code and "--serving is given alone" in refused.stderr
 
 
+def test_a_version_that_a_cluster_cannot_read_gets_no_alias(
+    versions: Callable[..., None], uri: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    versions(1)
+    client, file = client_for(uri), tmp_path / "visavis.yaml"
+    client.create_model_version(name, "/mlruns/model", tags={"gate": "passed"})
+
+    def call(*arguments: str) -> Any:
+        return CliRunner().invoke(app, [*arguments, "--name", name])
+
+    for number in ("1", "2"):
+        assert not call("approve", number).exit_code
+    assert not call("promote", "1").exit_code
+    for verb in (("canary", "start", "2"), ("promote", "2")):
+        refused = call(*verb, "--manifest", str(file))
+        assert refused.exit_code == 2 and "on this machine" in refused.stderr
+    aliases = client.get_registered_model(name).aliases
+    assert {alias: str(number) for alias, number in aliases.items()} == {"champion": "1"}
+    assert not file.exists()
+
+
 @dataclass
 class Cluster:
     """What stands for a cluster: it knows the InferenceService, and keeps what is applied."""
