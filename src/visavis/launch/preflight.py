@@ -27,7 +27,7 @@ STEP = "preflight"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Look:
     """What came of one look.
 
     Attributes:
@@ -39,7 +39,7 @@ class Finding:
     error: VisavisError | None = None
 
 
-def preflight(recipe: str, context: str, page: str | Path) -> list[Finding]:
+def preflight(recipe: str, context: str, page: str | Path) -> list[Look]:
     """Looks at everything that the run's cluster file asks for, then says all that is missing at once.
 
     Args:
@@ -66,7 +66,7 @@ def preflight(recipe: str, context: str, page: str | Path) -> list[Finding]:
     return findings
 
 
-def examine(run: RunContext) -> list[Finding]:
+def examine(run: RunContext) -> list[Look]:
     """Returns what came of each look; what the cluster file leaves empty is not looked at."""
     needs = run.cluster.needs
     findings = [_found("image of the training", lambda: _digest(run.image))] if needs.digests else []
@@ -79,12 +79,12 @@ def examine(run: RunContext) -> list[Finding]:
     return findings
 
 
-def _found(subject: str, look: Callable[[], Any]) -> Finding:
+def _found(subject: str, look: Callable[[], Any]) -> Look:
     try:
         look()
     except VisavisError as error:
-        return Finding(subject, error)
-    return Finding(subject)
+        return Look(subject, error)
+    return Look(subject)
 
 
 def _digest(image: str) -> None:
@@ -131,12 +131,12 @@ def _tracker(uri: str) -> None:
         ) from error
 
 
-def _cluster(needs: Needs, namespace: str) -> Iterator[Finding]:
+def _cluster(needs: Needs, namespace: str) -> Iterator[Look]:
     """Yields what came of looking for things of the cluster by their names."""
     try:
         api = TrainerApi(namespace)
     except VisavisError as error:
-        yield Finding("cluster", error)
+        yield Look("cluster", error)
         return
     here = {"namespace": api.namespace}
     for name in needs.secrets:
@@ -159,19 +159,19 @@ def _served(call: Callable[..., Any], plural: str, **arguments: Any) -> None:
         raise KubernetesRefusedError(f"there are no {plural}", fix="", status=404)
 
 
-def _there(subject: str, fix: str, call: Callable[..., Any], **arguments: Any) -> Finding:
+def _there(subject: str, fix: str, call: Callable[..., Any], **arguments: Any) -> Look:
     """Looks for one thing; of what comes back, nothing is kept: it may be secret."""
     try:
         ask(f"look for {subject}", call, **arguments)
     except KubernetesRefusedError as error:
         absent = VisavisError(f"{subject} does not exist", fix=fix)
-        return Finding(subject, absent if error.status == 404 else error)
+        return Look(subject, absent if error.status == 404 else error)
     except VisavisError as error:
-        return Finding(subject, error)
-    return Finding(subject)
+        return Look(subject, error)
+    return Look(subject)
 
 
-def _page(run: RunContext, findings: list[Finding]) -> str:
+def _page(run: RunContext, findings: list[Look]) -> str:
     rows = [
         f"<tr><td>{'missing' if found.error else 'ok'}</td><td>{escape(found.subject)}</td>"
         f"<td>{escape(f'{found.error.message}. Fix: {found.error.fix}' if found.error else '')}</td></tr>"

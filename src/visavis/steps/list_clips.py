@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,26 +17,30 @@ PARTS = "parts"
 def list_clips(recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path) -> Manifest:
     """Runs the step; see `visavis.steps`."""
     from visavis.data.config import BucketConfig
-    from visavis.data.intake.listing import list_items
+    from visavis.data.intake.listing import Listing, list_items
 
-    values = json.loads(recipe)
-    source = values["clips"]["source"]
-    listing = list_items(source, BucketConfig(**values["curate"]["buckets"])).hashed()
-    if not listing.clips:
-        raise VisavisError(
-            f"clips.source {source} holds no clips", fix="point clips.source to a folder with video files"
-        )
+    @functools.cache
+    def listing() -> Listing:
+        values = json.loads(recipe)
+        source = values["clips"]["source"]
+        found = list_items(source, BucketConfig(**values["curate"]["buckets"])).hashed()
+        if not found.clips:
+            raise VisavisError(
+                f"clips.source {source} holds no clips", fix="point clips.source to a folder with video files"
+            )
+        return found
 
     def body(job: StepJob) -> StepResult:
-        parts = listing.parts(job.recipe.curate.part_items)
+        parts = listing().parts(job.recipe.curate.part_items)
         for number, part in enumerate(parts):
             part.save(job.work / part_name(number))
-        counts = {"in": len(listing), "kept": len(listing), "dropped": {}}
-        figures = {PARTS: len(parts), "clips": len(listing.clips), "pictures": len(listing.pictures)}
+        counts = {"in": len(listing()), "kept": len(listing()), "dropped": {}}
+        clips, pictures = len(listing().clips), len(listing().pictures)
+        figures = {PARTS: len(parts), "clips": clips, "pictures": pictures}
         return StepResult(counts, {name: float(value) for name, value in figures.items()})
 
     section = ("clips.source", "curate.part_items")
-    return run_step("list_clips", body, recipe, context, inputs, output, section, listing.digest)
+    return run_step("list_clips", body, recipe, context, inputs, output, section, lambda: listing().digest())
 
 
 def part_name(number: int) -> str:
