@@ -191,7 +191,7 @@ class SegmentConfig(_Section):
     """How faces are cut out, and which cuts are not good enough."""
 
     face_px: int = Field(128, ge=16, description="Side of the stored close-ups.")
-    margin: float = Field(0.08, ge=0, description="Gray rim around a close-up, as a share of the head.")
+    closeup_scale: float = Field(1.64, gt=1, description="Side of a close-up in face heights.")
     min_iou: float = Field(0.7, ge=0, le=1, description="Least IoU that the segmenter predicts of its mask.")
     min_stability: float = Field(
         0.0, ge=0, le=1, description="Least stability of a mask (SAM's score); 0: no floor."

@@ -23,6 +23,8 @@ GRAY = 128
 GRAYS: Colour = (GRAY, GRAY, GRAY)
 _PORTRAIT_STEPS = 9
 _FACE_HEIGHT_IN_PORTRAIT = 0.46
+FACE_HEIGHT_IN_CLOSEUP = 0.567
+"""Where the middle of a face lies in its close-up, from the top: there is more hair above than chin below."""
 _HAIR_ROOM = 0.2
 
 
@@ -120,21 +122,36 @@ def _shown(square: Square, other: Box | None) -> float:
     return max(width, 0.0) * max(height, 0.0)
 
 
+def closeup_square(face: Box, scale: float) -> Square:
+    """Finds the square of a close-up: all faces have the same size and place in theirs, whatever their hair is like.
+
+    Then two close-ups of somebody differ by what the person does and not by where the hair ends, and what is to be
+    painted where does not depend on it either.
+
+    Args:
+        face: Face box [x0, y0, x1, y1].
+        scale: Side of the square, in heights of the face box.
+    """
+    side = round(scale * (face[3] - face[1]))
+    x, y = (face[0] + face[2]) / 2 - side / 2, (face[1] + face[3]) / 2 - FACE_HEIGHT_IN_CLOSEUP * side
+    return Square(round(x), round(y), max(side, 1))
+
+
 def masked_closeup(
     image: Picture,
     mask: NDArray[np.bool_],
+    square: Square,
     size: int,
-    margin: float,
     colour: Colour = GRAYS,
     feather: float = 0.0,
 ) -> Picture:
-    """Cuts a head out (paper, Figure 5): a square around the mask, one colour outside of the mask.
+    """Cuts a head out (paper, Figure 5): one colour outside of the mask.
 
     Args:
         image: uint8 [H, W, 3].
-        mask: bool [H, W] with at least one true pixel.
+        mask: bool [H, W].
+        square: What is shown, such as `closeup_square` finds; it may reach over the picture.
         size: Side of the result, px.
-        margin: Free space on each side of the longer side of the mask, as a share of that side.
         colour: What is outside of the mask.
         feather: Width of the rim that fades into the colour, px of the result. The rim lies inside of the mask,
             so nothing from behind the head shines through.
@@ -142,13 +159,9 @@ def masked_closeup(
     Returns:
         uint8 [size, size, 3].
     """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-    side = round(max(bottom - top, right - left) * (1 + 2 * margin))
-    square = Square((left + right - side) // 2, (top + bottom - side) // 2, side)
     alone = np.where(mask[..., None], image, np.asarray(colour, np.uint8))
     if feather > 0:
-        weights = _faded(mask, feather * side / size)[..., None]
+        weights = _faded(mask, feather * square.side / size)[..., None]
         blended = weights * image + (1 - weights) * np.asarray(colour, np.float32)
         alone = np.asarray(np.rint(blended), np.uint8)
     return resized(cut(alone, square, colour), size)

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from visavis.data.crops import FACE_HEIGHT_IN_CLOSEUP
 from visavis.models.connectors import PooledConnector, TokenShift
 from visavis.models.mllm import Mllm
+from visavis.pretrain.pictures import CLOSEUP_SCALE
 
 _GRID = (16, 4)
 _PIXELS = 64
@@ -25,9 +27,6 @@ _COLUMN_PERIODS = (128.0, 64.0, 32.0)
 _CODE = 2 * (len(_ROW_PERIODS) + len(_COLUMN_PERIODS))
 _AMPLITUDE = 0.7
 _PLACE_GAIN, _WORD_GAIN, _NAME_GAIN = 1.5, 1.9, 1.2
-_CLOSE_UP = 1.35
-"""Side of what a close-up shows, in face boxes."""
-
 _PLACE_LAYERS, _WORD_LAYERS, _NAME_LAYER = (0, 2, 4), (0, 1, 3), 0
 _EMBEDDING, _OUTPUT = 0.5, 0.02
 """Standard deviations: of word embeddings, as large as those of image tokens, and of what a layer adds to them, small,
@@ -141,9 +140,9 @@ def initialise_locally(
 def _inside(box: tuple[float, float, float, float], y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Maps places of a cut-out to the part of the picture that it shows."""
     x0, y0, x1, y1 = box
-    scale = _CLOSE_UP * max(x1 - x0, y1 - y0) / _PIXELS
-    middle = _PIXELS / 2
-    return (y0 + y1) / 2 + (y - middle) * scale, (x0 + x1) / 2 + (x - middle) * scale
+    side = CLOSEUP_SCALE * (y1 - y0)
+    down = (y0 + y1) / 2 + (y / _PIXELS - FACE_HEIGHT_IN_CLOSEUP) * side
+    return down, (x0 + x1) / 2 + (x / _PIXELS - 0.5) * side
 
 
 def _match(query: Tensor, key: Tensor, start: int, size: int, asked: int, offered: int, gain: float) -> None:

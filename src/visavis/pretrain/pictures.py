@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from visavis.data.crops import cut, masked_closeup, portrait_square, resized
+from visavis.data.config import SegmentConfig
+from visavis.data.crops import closeup_square, cut, masked_closeup, portrait_square, resized
 from visavis.errors import VisavisError
 from visavis.files import atomic_dir, read_json, read_jsonl, write_json, write_jsonl
 from visavis.storybook.captions import clothes, looks, place
@@ -43,7 +44,7 @@ _SIDES: Mapping[int, tuple[str | None, ...]] = {
 }
 _WITH_CLOSEUPS = ("pair", "portrait", "one")
 _FRAME_SCALE = 2
-_CLOSEUP_MARGIN = 0.08
+CLOSEUP_SCALE = SegmentConfig().closeup_scale
 _PORTRAIT_SCALE, _PORTRAIT_SMALLEST = 2.4, 1.5
 _SCENES_PER_CHUNK = 32
 _FEWEST_PEOPLE = 8
@@ -264,7 +265,8 @@ def _add(
             entry["closeup"] = len(rows)
             alone = {**entry, "box": None, "closeup": None}
             rows.append({**row, "kind": "closeup", "source": index, "people": [alone], "moved": None})
-            images.append(masked_closeup(picture.image, face.mask, job.size, _CLOSEUP_MARGIN))
+            close = closeup_square(face.box, CLOSEUP_SCALE)
+            images.append(masked_closeup(picture.image, face.mask, close, job.size))
             if len(faces) == 2:
                 other = next(f for f in faces if f is not face)
                 square = portrait_square(face.box, other.box, frame, _PORTRAIT_SCALE, _PORTRAIT_SMALLEST)

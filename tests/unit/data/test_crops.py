@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from visavis.data.crops import GRAY, Square, cut, masked_closeup, portrait_square, two_person_box
+from visavis.data.crops import (
+    GRAY,
+    Square,
+    closeup_square,
+    cut,
+    masked_closeup,
+    portrait_square,
+    two_person_box,
+)
 
 
 def test_the_box_holds_both_heads_or_there_is_none() -> None:
@@ -34,10 +42,29 @@ def test_a_close_up_shows_nothing_but_the_mask_on_gray() -> None:
     image = np.random.default_rng(0).integers(0, 255, (100, 100, 3), np.uint8)
     mask = np.zeros((100, 100), bool)
     mask[0:30, 80:100] = True
-    face = masked_closeup(image, mask, 64, 0.08)
+    face = masked_closeup(image, mask, Square(72, -3, 36), 64)
     assert face.shape == (64, 64, 3)
     assert (face[:, :6] == GRAY).all() and (face[:, -6:] == GRAY).all()
     assert (face[32, 32] != GRAY).any()
+
+
+def test_a_face_has_one_size_and_place_in_its_close_up_whatever_the_hair_is_like() -> None:
+    image = np.full((120, 120, 3), 200, np.uint8)
+    face = (50, 40, 70, 64)
+    image[40:64, 50:70] = (10, 20, 30)
+    seen = []
+    for hair in (38, 10):  # the mask begins here
+        mask = np.zeros((120, 120), bool)
+        mask[hair:64, 50:70] = True
+        close = masked_closeup(image, mask, closeup_square(face, 1.64), 64)
+        seen.append(np.argwhere(close[..., 0] < 70))
+    assert (seen[0] == seen[1]).all()
+    assert seen[0].mean(0) == pytest.approx((0.567 * 64, 32), abs=1.5)
+    assert np.ptp(seen[0][:, 0]) == pytest.approx(64 / 1.64, abs=3)
+
+
+def test_the_smallest_face_has_a_close_up() -> None:
+    assert closeup_square((3, 3, 4, 3.2), 1.64).side == 1
 
 
 def test_cutting_over_the_border_gives_gray() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from visavis.data.crops import GRAY, masked_closeup
+from visavis.data.crops import GRAY, Square, masked_closeup
 from visavis.errors import VisavisError
 from visavis.pretrain.pictures import PEOPLE_BAND, PictureSet
 
@@ -81,7 +81,7 @@ def test_masked_closeup_is_square_and_reaches_over_the_border() -> None:
     image = np.full((40, 60, 3), 200, np.uint8)
     mask = np.zeros((40, 60), bool)
     mask[0:20, 50:60] = True
-    close = masked_closeup(image, mask, 32, margin=0.0)
+    close = masked_closeup(image, mask, Square(45, 0, 20), 32)
     assert close.shape == (32, 32, 3)
     assert (close[:, 12:20] == 200).all()
     assert (close[:, :6] == GRAY).all() and (close[:, -6:] == GRAY).all()

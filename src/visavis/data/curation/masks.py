@@ -14,6 +14,7 @@ from visavis.data.crops import (
     Box,
     Picture,
     Square,
+    closeup_square,
     cut,
     masked_closeup,
     portrait_square,
@@ -121,8 +122,9 @@ def _segment_pair(
                     boxes[i], boxes[1 - i], len(image), config.portrait_scale, config.portrait_least
                 )
                 row[name] = _files(row["item"], name, masks[i], square) | {"score": scores[i]}
+                close = closeup_square(boxes[i], config.closeup_scale)
                 pictures[i][row[name]["face"]] = masked_closeup(
-                    image, masks[i], config.face_px, config.margin, config.mask_colour, config.feather
+                    image, masks[i], close, config.face_px, config.mask_colour, config.feather
                 )
                 pictures[i][row[name]["portrait"]] = cut(image, square)
     for i, row in enumerate(rows):

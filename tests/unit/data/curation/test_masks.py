@@ -8,7 +8,7 @@ from disc_world import DiscFaces, DiscSegmenter, make_source
 from pydantic import ValidationError
 
 from visavis.data.config import CurateConfig, SegmentConfig
-from visavis.data.crops import GRAY, masked_closeup, read_png
+from visavis.data.crops import GRAY, Square, masked_closeup, read_png
 from visavis.data.curation.clips import curate
 from visavis.data.curation.masks import segment, stability
 from visavis.data.ledger import read_ledger
@@ -105,15 +105,16 @@ def test_a_feather_fades_the_rim_inwards_and_leaves_the_middle_alone() -> None:
     image[:, :20] = 0
     mask = np.zeros((100, 100), bool)
     mask[20:80, 20:80] = True
-    hard, soft = masked_closeup(image, mask, 84, 0.2), masked_closeup(image, mask, 84, 0.2, feather=10)
-    assert (masked_closeup(image, mask, 84, 0.2, feather=0) == hard).all()
+    shown = Square(8, 8, 84)
+    hard, soft = masked_closeup(image, mask, shown, 84), masked_closeup(image, mask, shown, 84, feather=10)
+    assert (masked_closeup(image, mask, shown, 84, feather=0) == hard).all()
     assert (hard[42, 42] == 250).all() and (soft[42, 42] == 250).all()
     row = soft[42, 10:42, 0].astype(int)
     assert (np.diff(row) >= 0).all() and len(set(row.tolist())) >= 10, "it rises step by step"
     assert (soft[hard[..., 0] == GRAY] == GRAY).all(), "nothing of the backdrop shines through"
     # The rim is as wide in the close-up however large the head is in its frame.
     large = masked_closeup(
-        image.repeat(3, 0).repeat(3, 1), mask.repeat(3, 0).repeat(3, 1), 84, 0.2, feather=10
+        image.repeat(3, 0).repeat(3, 1), mask.repeat(3, 0).repeat(3, 1), Square(24, 24, 252), 84, feather=10
     )
     assert np.abs(large[42].astype(int) - soft[42]).max() <= 12
 
@@ -121,6 +122,6 @@ def test_a_feather_fades_the_rim_inwards_and_leaves_the_middle_alone() -> None:
 def test_a_head_at_the_border_of_its_frame_does_not_fade_there() -> None:
     image, mask = np.full((50, 50, 3), 250, np.uint8), np.zeros((50, 50), bool)
     mask[:, 10:40] = True
-    face = masked_closeup(image, mask, 50, 0.0, feather=5)
+    face = masked_closeup(image, mask, Square(0, 0, 50), 50, feather=5)
     assert (face[0, 25] == 250).all() and (face[-1, 25] == 250).all()
     assert face[25, 10, 0] < 200
