@@ -204,12 +204,12 @@ def storybook() -> Recipe:
         **_every_stage(steps=80, batch_size=16, warmup=10, log_every=10, lr=1e-3),
         "detokenizer.people.steps": 200,
         "mllm.pair.steps": 100,
-        "rounds.steps": 200,
+        "rounds.steps": 240,
         "rounds.later_round_weight": 3.0,
         # Some pairs stay in, or the rounds make it forget whom it was shown.
         "rounds.sets": {"rounds": 0.8, "pair": 0.2},
         # Long enough to paint one possible face from blurred tokens instead of the mean of many.
-        "adapt.steps": 300,
+        "adapt.steps": 400,
         "adapt.lr": 5e-4,
         "adapt.own_share": 0.7,
         "adapt.max_samples": 1000,
