@@ -21,6 +21,8 @@ _FLAGS = (
     "--disable-sync",
 )
 
+_OWN_PAGES = ("chrome://", "chrome-untrusted://")
+
 
 @contextmanager
 def chromium(profile: Path, size: tuple[int, int] = (1280, 900)) -> Iterator[Any]:
@@ -71,7 +73,7 @@ def requests(driver: Any) -> list[str]:
     events = [json.loads(row["message"])["message"] for row in driver.get_log("performance")]
     sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
     addresses = [params["request"]["url"] for params in sent]
-    return [address for address in addresses if not address.startswith("chrome://")]
+    return [address for address in addresses if not address.startswith(_OWN_PAGES)]
 
 
 def overflowing(driver: Any) -> list[str]:
