@@ -48,9 +48,8 @@ def chromium(profile: Path, size: tuple[int, int] = (1280, 900)) -> Iterator[Any
     driver = Chrome(options=options, service=ChromeService(driver_path))
     try:
         resize(driver, *size)
-        driver.get(
-            "about:blank"
-        )  # a slow browser still loads its own first page, and that is not to be looked at
+        # A slow browser still loads its own first page, and that is not to be looked at.
+        driver.get("about:blank")
         requests(driver)
         yield driver
     finally:

@@ -31,12 +31,12 @@ def list_clips(recipe: str, context: str, inputs: Mapping[str, str | Path], outp
         return found
 
     def body(job: StepJob) -> StepResult:
-        parts = listing().parts(job.recipe.curate.part_items)
+        found = listing()
+        parts = found.parts(job.recipe.curate.part_items)
         for number, part in enumerate(parts):
             part.save(job.work / part_name(number))
-        counts = {"in": len(listing()), "kept": len(listing()), "dropped": {}}
-        clips, pictures = len(listing().clips), len(listing().pictures)
-        figures = {PARTS: len(parts), "clips": clips, "pictures": pictures}
+        counts = {"in": len(found), "kept": len(found), "dropped": {}}
+        figures = {PARTS: len(parts), "clips": len(found.clips), "pictures": len(found.pictures)}
         return StepResult(counts, {name: float(value) for name, value in figures.items()})
 
     section = ("clips.source", "curate.part_items")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -118,7 +117,6 @@ class PlainTeam(Team):
         self.names = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._plain = optimizer
         self.wrapped, self._optimizer = self._accelerator.prepare(model, optimizer)
-        _leave_at_exit()
 
     @override
     def total(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -339,17 +337,12 @@ def import_deepspeed() -> Any:
         ops.__compatible_ops__["deepspeed_shm_comm"] = False  # its first use would compile it for minutes
     if not torch.distributed.is_initialized():
         deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
-    _leave_at_exit()
     return deepspeed
 
 
-@functools.cache
-def _leave_at_exit() -> None:
-    """Lets this process leave its group before Python ends: threads of a group that is just dropped may abort it."""
-    atexit.register(_leave)
-
-
+@atexit.register
 def _leave() -> None:
+    """Leaves the group of this process before Python ends: threads of one that is just dropped may abort it."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
