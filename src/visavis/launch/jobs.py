@@ -169,7 +169,10 @@ def _hand_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
 
 def main(pieces: Sequence[str]) -> None:
     """Does the job that the arguments of this process tell."""
-    Job(**json.loads("".join(pieces))).do()
+    from visavis.training.engine import ending_at_once
+
+    with ending_at_once():
+        Job(**json.loads("".join(pieces))).do()
 
 
 if __name__ == "__main__":

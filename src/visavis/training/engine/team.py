@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from visavis.training.config import EngineConfig, OptimConfig
+from visavis.training.engine.preemption import RESUME_ME, Preempted
 
 State = dict[str, Tensor]
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -340,11 +342,32 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
-@atexit.register
-def _leave() -> None:
-    """Leaves the group of this process before Python ends: threads of one that is just dropped may abort it."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Ends a process of several with the block, without Python's own ending; does nothing to a process alone.
+
+    Wrapped models keep their group, even a destroyed one, and with it its threads. One that lets go of a tensor while
+    Python ends is unwound and aborts the process (seen with gloo on a busy machine), when all its work is done.
+
+    Raises:
+        BaseException: What the block raises. `Preempted` ends the process with its exit code.
+    """
+    code = 0
+    try:
+        yield
+    except Preempted:
+        if not _has_group():
+            raise
+        code = RESUME_ME
+    if _has_group():
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _has_group() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _free_port() -> int:

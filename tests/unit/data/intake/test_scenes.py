@@ -16,7 +16,7 @@ from visavis.data.intake.scenes import split_scenes, split_sources
 from visavis.data.intake.sources import Source, list_clips
 from visavis.data.video.decode import Clip, DecodeJob, read_clip
 
-CONFIG = CurateConfig(workers=0, split_over_seconds=3, buckets=BucketConfig(attempts=1, read_timeout_s=2))
+CONFIG = CurateConfig(workers=0, split_over_seconds=3, buckets=BucketConfig(attempts=1))
 
 
 @pytest.fixture(scope="module")

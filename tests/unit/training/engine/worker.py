@@ -19,7 +19,7 @@ from visavis.chat.template import RESPONSE, Template, assistant, user
 from visavis.models.mllm import Mllm, MllmBatch, MllmConfig, loss_counts
 from visavis.pretrain.vocabulary import build_tokenizer
 from visavis.training.config import EngineConfig, OptimConfig
-from visavis.training.engine import Totals, train
+from visavis.training.engine import Totals, ending_at_once, train
 
 IMAGE_TOKENS, DIM = 16, 4
 SAYING = "two friends, Julian and Olivia on the left"
@@ -100,7 +100,8 @@ def run(job: dict[str, Any]) -> list[float]:
 
 
 if __name__ == "__main__":
-    job = json.loads(Path(sys.argv[1]).read_text())
-    result = run(job)
-    if os.environ.get("RANK", "0") == "0":
-        Path(job["out"]).write_text(json.dumps(result))
+    with ending_at_once():
+        job = json.loads(Path(sys.argv[1]).read_text())
+        result = run(job)
+        if os.environ.get("RANK", "0") == "0":
+            Path(job["out"]).write_text(json.dumps(result))
