@@ -81,12 +81,26 @@ def load_autoencoder(pack: Pack, *, dtype: torch.dtype | None = None) -> ModelMi
     """Returns the autoencoder (an `AutoencoderDC` or `AutoencoderKL`, as its config says).
 
     Latents are `model.encode(pictures)` times `model.config.scaling_factor`.
-    """
-    from diffusers import AutoModel
 
-    return AutoModel.from_pretrained(
-        str(pack.part("vae")), torch_dtype=_float(dtype), use_safetensors=True, low_cpu_mem_usage=False
-    ).eval()
+    Raises:
+        VisavisError: If diffusers has no such autoencoder.
+    """
+    import diffusers  # its AutoModel would load every kind of pipeline, for a second
+
+    from visavis.models.checkpoint import load_config
+
+    path = pack.part("vae")
+    name = str(load_config(path).get("_class_name", ""))
+    kind = getattr(diffusers, name, None) if name.startswith("Autoencoder") else None
+    if kind is None:
+        raise VisavisError(
+            f"{path}: _class_name is {name!r}, which is no autoencoder of diffusers",
+            fix="use one that `save_pretrained` of diffusers wrote, such as an AutoencoderKL",
+        )
+    autoencoder: ModelMixin = kind.from_pretrained(
+        path, torch_dtype=_float(dtype), use_safetensors=True, low_cpu_mem_usage=False
+    )
+    return autoencoder.eval()
 
 
 def load_text_to_image(

@@ -56,6 +56,14 @@ def test_half_on_disk_and_single_in_memory(tmp_path: Path) -> None:
         torch.testing.assert_close(loaded(picture).sample, model(picture).sample, atol=0.02, rtol=0.02)
 
 
+def test_what_is_no_autoencoder_is_named(tmp_path: Path) -> None:
+    save_vae(tmp_path / "vae")
+    config = tmp_path / "vae" / "config.json"
+    config.write_text(config.read_text().replace("AutoencoderDC", "PixArtTransformer2DModel"))
+    with pytest.raises(VisavisError, match=r"vae: _class_name is 'PixArtTransformer2DModel'"):
+        load_autoencoder(packed(tmp_path, "vae"))
+
+
 def test_text_to_image_comes_with_its_scheduler(tmp_path: Path) -> None:
     shape: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 1}
     shape |= {"in_channels": 32, "out_channels": 32, "sample_size": 8, "patch_size": 1}

@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeAlias
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from visavis.data.config import PeopleConfig
 from visavis.data.crops import Picture, Square, two_person_box
@@ -147,6 +146,8 @@ def _matched(
     config: PeopleConfig,
     quality: dict[str, list[float | None]],
 ) -> Pair | NoPair:
+    from scipy.optimize import linear_sum_assignment
+
     cosines = np.stack([face.embedding for face in one]) @ np.stack([face.embedding for face in two]).T
     rows, columns = linear_sum_assignment(-cosines)
     similarity = cosines[rows, columns]

@@ -158,7 +158,8 @@ class _Run:
         sums: dict[str, float] = {"loss": 0.0}
         for number, batch in enumerate(batches):
             with team.computing(last=number + 1 == len(batches)):
-                loss, values = self.task.loss(team.wrapped, batch, totals)
+                with team.precision():
+                    loss, values = self.task.loss(team.wrapped, batch, totals)
                 team.backward(loss)
             for name, value in {"loss": float(loss.detach()), **values}.items():
                 sums[name] = sums.get(name, 0.0) + value

@@ -1,4 +1,4 @@
-"""The processes that train one model together: data parallel by accelerate, or sharded by DeepSpeed's ZeRO.
+"""The processes that train one model together: data parallel by PyTorch, or sharded by DeepSpeed's ZeRO.
 
 State is always handed over whole and by name, so that a checkpoint of any team is read by any other: other numbers of
 processes, other ZeRO stages.
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from visavis.models.device import compute_device
 from visavis.training.config import EngineConfig, OptimConfig
 from visavis.training.engine.preemption import RESUME_ME, Preempted
 
@@ -33,7 +34,7 @@ class Team(ABC):
         rank: Number of this process, from 0.
         size: Number of processes.
         device: Where this process computes.
-        wrapped: The model to call.
+        wrapped: The model to call, under `precision`.
         names: Trained parameters by name.
     """
 
@@ -50,6 +51,10 @@ class Team(ABC):
     @abstractmethod
     def computing(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Surrounds a part of a step; gradients are exchanged in the last one."""
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Surrounds a loss, not its gradient: chooses the precision that the recipe asks for."""
+        return contextlib.nullcontext()
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
@@ -102,23 +107,18 @@ def gather(model: nn.Module, config: OptimConfig, engine: EngineConfig) -> Team:
 
 
 class PlainTeam(Team):
-    """Every process holds the whole model; one process is plain PyTorch."""
+    """Every process holds the whole model; `DistributedDataParallel` averages the gradients of several."""
 
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, config: OptimConfig, engine: EngineConfig
     ) -> None:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
-
-        AcceleratorState._reset_state()  # the stages of one process may differ in precision
-        precision = "bf16" if engine.precision == "bf16" else "no"
-        self._accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision)
-        self.rank, self.size = self._accelerator.process_index, self._accelerator.num_processes
-        self.device = self._accelerator.device
-        self._model, self._clip = model, config.clip
+        self.device = compute_device()
+        self.rank, self.size = _joined(self.device)
+        self._model, self._optimizer, self._clip = model.to(self.device), optimizer, config.clip
+        self._bf16 = engine.precision == "bf16"
         self.names = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._plain = optimizer
-        self.wrapped, self._optimizer = self._accelerator.prepare(model, optimizer)
+        own = [self.device] if self.device.type == "cuda" else None
+        self.wrapped = nn.parallel.DistributedDataParallel(model, own) if self.size > 1 else model
 
     @override
     def total(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -128,16 +128,20 @@ class PlainTeam(Team):
     def computing(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         if last or self.size == 1:
             return contextlib.nullcontext()
-        context: contextlib.AbstractContextManager[Any] = self._accelerator.no_sync(self.wrapped)
+        context: contextlib.AbstractContextManager[Any] = self.wrapped.no_sync()
         return context
 
     @override
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+
+    @override
     def backward(self, loss: Tensor) -> None:
-        self._accelerator.backward(loss * self.size if self.size > 1 else loss)  # gradients are averaged
+        (loss * self.size if self.size > 1 else loss).backward()  # gradients are averaged
 
     @override
     def update(self, lr: float) -> float:
-        for group in self._plain.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = lr
         norm = float(nn.utils.clip_grad_norm_(self.names.values(), self._clip))
         if norm == norm and abs(norm) != float("inf"):
@@ -147,7 +151,7 @@ class PlainTeam(Team):
 
     @override
     def drop_gradient(self) -> None:
-        self._plain.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
 
     @override
     def weights(self) -> State:
@@ -157,7 +161,7 @@ class PlainTeam(Team):
     def moments(self) -> State:
         found: State = {}
         for name, parameter in self.names.items():
-            for key, value in self._plain.state.get(parameter, {}).items():
+            for key, value in self._optimizer.state.get(parameter, {}).items():
                 found[f"{key}.{name}"] = value.detach().cpu()
         return found
 
@@ -168,12 +172,11 @@ class PlainTeam(Team):
             parameter.copy_(weights[name])
             if f"{STEPS}.{name}" in moments:
                 state = {key: moments[f"{key}.{name}"].to(parameter.device) for key in MOMENTS}
-                self._plain.state[parameter] = {STEPS: moments[f"{STEPS}.{name}"].float().cpu(), **state}
+                self._optimizer.state[parameter] = {STEPS: moments[f"{STEPS}.{name}"].float().cpu(), **state}
 
     @override
     def release(self) -> None:
-        self._accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
-        self._model.to("cpu")
+        self.wrapped = self._model.to("cpu")
 
 
 class ShardedTeam(Team):
@@ -364,6 +367,15 @@ def ending_at_once() -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _joined(device: torch.device) -> tuple[int, int]:
+    """Joins the other processes that `torchrun` started, if it did; returns the number of this one, and of all."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if "WORLD_SIZE" in os.environ and not _has_group():
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if _has_group() else (0, 1)
 
 
 def _has_group() -> bool:

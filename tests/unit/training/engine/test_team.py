@@ -109,6 +109,22 @@ def test_a_stage_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, alo
     assert weights == alone[1]
 
 
+def test_a_process_of_a_team_ends_with_its_code_and_what_it_said(tmp_path: Path) -> None:
+    lines = (
+        "import atexit, os, pathlib, torch",
+        "from visavis.training.engine import Preempted, ending_at_once",
+        "torch.distributed.init_process_group('gloo', rank=0, world_size=1, store=torch.distributed.HashStore())",
+        "atexit.register(pathlib.Path('left').touch)",
+        "with ending_at_once():",
+        "    print('said', end='')",
+        "    raise Preempted(3)",
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout) == (RESUME_ME, "said")
+    assert (tmp_path / "left").exists()
+
+
 def test_items_are_dealt_without_loss() -> None:
     items = list(range(11))
     dealt = [part for rank in range(2) for part in deal(items, rank, 2, 3)]
