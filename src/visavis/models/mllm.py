@@ -5,11 +5,13 @@ Source: the paper, section 3; SEED-X `src/models/mllm/seed_x.py` (fixed query to
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import save_torch_state_dict
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaForCausalLM
@@ -229,11 +231,16 @@ class Mllm(nn.Module):
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         """Writes the LLaMA in transformers' layout under `llm/` and the connectors beside it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        state = None
-        if dtype is not None:
-            state = {name: tensor.to(dtype) for name, tensor in self.llm.state_dict().items()}
-        self.llm.save_pretrained(folder / LLM_FOLDER, state_dict=state)
+        inner = folder / LLM_FOLDER
+        inner.mkdir(parents=True, exist_ok=True)
+        # The model's own `save_pretrained` writes the same, but loads DeepSpeed wherever that is installed.
+        state = self.llm.state_dict()
+        kept = state if dtype is None else {name: tensor.to(dtype) for name, tensor in state.items()}
+        save_torch_state_dict(kept, inner, metadata={"format": "pt"})
+        config = copy.deepcopy(self.llm.config)
+        config.architectures, config.dtype = [type(self.llm).__name__], dtype or self.llm.dtype
+        config.save_pretrained(inner)
+        self.llm.generation_config.save_pretrained(inner)
         save_module(self.connectors, self.config, folder, dtype)
 
     @classmethod

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,3 +248,29 @@ def test_what_is_taught_in_a_chat(tokenizer: PreTrainedTokenizerBase) -> None:
     block = (batch.write[0] >= 0) | (batch.read[0] >= 0)
     assert bool((batch.labels[0][block] == IGNORED).all())
     assert "</img>" not in taught
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_the_llama_is_saved_as_transformers_saves_it(
+    tmp_path: Path, tied: bool, dtype: torch.dtype | None
+) -> None:
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=20,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        tie_word_embeddings=tied,
+    )
+    model = Mllm(LlamaForCausalLM(shape), SHAPE)
+    model.save_pretrained(tmp_path / "ours", dtype)
+    copy.deepcopy(model.llm).to(dtype or torch.float32).save_pretrained(tmp_path / "theirs")
+    ours, theirs = tmp_path / "ours" / "llm", tmp_path / "theirs"
+    assert sorted(path.name for path in ours.iterdir()) == sorted(path.name for path in theirs.iterdir())
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((ours / name).read_text()) == json.loads((theirs / name).read_text())
+    read = LlamaForCausalLM.from_pretrained(ours, dtype=torch.float32).state_dict()
+    for name, weight in model.llm.state_dict().items():
+        assert torch.equal(read[name], weight.to(dtype or torch.float32).float())
