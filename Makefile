@@ -17,6 +17,8 @@ STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# A run starts a process for each step: what each would compile again is kept beside the source.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup demo chat test chart-test check format bench pack ui lock image-locks images e2e-docker clean
 
 help: ## Show this list
