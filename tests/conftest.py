@@ -22,9 +22,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with the files that hold slow tests: a worker that takes one last keeps the others waiting."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Begins with the files that may take longest: a worker that takes one last keeps the others waiting."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        timeout, slow = item.get_closest_marker("timeout"), item.get_closest_marker("slow")
+        longest[item.path] = max(longest.get(item.path, 0), timeout.args[0] if timeout else bool(slow))
+    items.sort(key=lambda item: -longest[item.path])
 
 
 @pytest.fixture

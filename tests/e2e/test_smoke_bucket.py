@@ -102,3 +102,5 @@ def test_a_run_whose_steps_share_nothing_but_a_bucket(server: S3Server, tmp_path
     traced = visavis(tmp_path, "lineage", "1", "--store", STORE)
     assert f"build_conversations/{steps['build_conversations']['key']}" in traced
     assert f"every clip, with its source and licence: {STORE}/store/build_conversations/" in traced
+    told = visavis(tmp_path, "train", "encode", "--recipe", "smoke", "--store", STORE)
+    assert f"the result is in {STORE}/store/encode_images/{steps['encode_images']['key']}/" in told

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from visavis.cli.options import Overrides, RecipeName, Runs
+from visavis.cli.options import Bucket, Overrides, RecipeName, Runs
 
 console = Console(highlight=False)
 
@@ -25,6 +25,7 @@ def train(
         typer.Option("--processes", "-p", min=1, help="Processes on this machine that share the training."),
     ] = 1,
     runs: Runs = Path("runs"),
+    store: Bucket = "",
 ) -> None:
     """Train one stage here: what it starts from is reused from earlier runs, or made first.
 
@@ -32,7 +33,7 @@ def train(
     another number of processes if you like.
 
     Examples: `visavis train pair --recipe storybook mllm.pair.steps=200` ·
-    `visavis train rounds -p 2 engine.zero_stage=2`
+    `visavis train rounds -p 2 engine.zero_stage=2` · `visavis train adapt --store s3://models/visavis`
     """
     from visavis.launch.stages import STAGES, train_stage
     from visavis.packs import load_pack
@@ -41,8 +42,8 @@ def train(
 
     resolved = apply_overrides(recipe_named(recipe), overrides or [])
     load_pack(resolved.pack).verify()
-    result = train_stage(resolved, stage, processes=processes, runs=runs, console=console)
+    result = train_stage(resolved, stage, processes=processes, runs=runs, console=console, store=store)
     manifest = Manifest.read(result.run_dir / "manifests" / f"{STAGES[stage].step}.json")
     for name, value in sorted(manifest.metrics.items()):
         console.print(f"  {name:<28} {value:.4g}")
-    console.print(f"the result is in {manifest.folder}", soft_wrap=True)
+    console.print(f"the result is in {manifest.uri}", soft_wrap=True)

@@ -98,11 +98,7 @@ def run_local(
     recipe.save(run_dir / "recipe.yaml")
     taken = {step: str(path.resolve()) for step, path in (given or {}).items()}
     changes = {"given": taken, "skipped": skipped, "anew": tuple(anew)}
-    context = context_for(recipe, runs, run_dir, run_dir.name).model_copy(update=changes)
-    if store:
-        results, folders = places_of(store)
-        places = {"store": results, "run_dir": s3.below(folders, run_dir.name)}
-        context = context.model_copy(update={**places, "relayed": False})
+    context = context_for(recipe, runs, run_dir, run_dir.name, store=store).model_copy(update=changes)
     console.print(f"run {run_dir.name} in {run_dir}")
     with followed(context.run_dir, run_dir, f"{FOLDER}/*"):
         carry_out(found, {"recipe": placed.model_dump_json()}, context, console, run_dir)
@@ -110,7 +106,13 @@ def run_local(
 
 
 def context_for(
-    recipe: Recipe, runs: Path, run_dir: Path, name: str, tags: Mapping[str, str] | None = None
+    recipe: Recipe,
+    runs: Path,
+    run_dir: Path,
+    name: str,
+    tags: Mapping[str, str] | None = None,
+    *,
+    store: str = "",
 ) -> RunContext:
     """Returns the context of a pipeline that is to run here, with a new MLflow run.
 
@@ -120,9 +122,10 @@ def context_for(
         run_dir: Folder of this one, absolute.
         name: Its name for people.
         tags: More tags of the MLflow run.
+        store: `s3://bucket/prefix` of results and run; empty: they lie here.
     """
     uri = local_tracking_uri(runs)
-    return RunContext(
+    context = RunContext(
         store=str(runs / "store"),
         run_dir=str(run_dir),
         run_name=name,
@@ -133,6 +136,11 @@ def context_for(
         recipe_hash=recipe.digest(),
         relayed=True,
     )
+    if not store:
+        return context
+    results, folders = places_of(store)
+    places = {"store": results, "run_dir": s3.below(folders, run_dir.name), "relayed": False}
+    return context.model_copy(update=places)
 
 
 def carry_out(

@@ -10,8 +10,10 @@ from rich.console import Console
 from visavis.errors import VisavisError
 from visavis.launch.jobs import Job, JobFailed, LocalLauncher
 from visavis.launch.local import RunResult, context_for, explained, run_local, watched
+from visavis.mirror import followed
 from visavis.recipes import Recipe
 from visavis.steps.contracts import RunContext
+from visavis.tracking.tracker import FOLDER
 
 _LOG = "stages.log"
 
@@ -81,6 +83,7 @@ def train_stage(
     processes: int = 1,
     runs: Path = Path("runs"),
     console: Console | None = None,
+    store: str = "",
 ) -> RunResult:
     """Trains one stage here; what it starts from is reused from `runs/store`, or made first.
 
@@ -90,26 +93,27 @@ def train_stage(
         processes: Processes that share the training; more than one are started by `torchrun`.
         runs: Folder of all runs.
         console: Where to show the progress.
+        store: `s3://bucket/prefix` for results and run, as for `run_local`.
 
     Raises:
         VisavisError: If a step failed; says which, why, and what to do.
     """
     console = Console(file=(console or Console()).file, highlight=False)
     todo = needed_for(name)
-    run = run_local(recipe, runs=runs, console=console, pipeline="curate")
-    context = context_for(recipe, runs.resolve(), run.run_dir, f"{run.run_dir.name} {name}")
+    run = run_local(recipe, runs=runs, console=console, pipeline="curate", store=store)
+    context = context_for(recipe, runs.resolve(), run.run_dir, f"{run.run_dir.name} {name}", store=store)
     with watched(context, console, run.run_dir):
         for stage in todo:
             try:
-                _run(stage, recipe, context, processes)
+                with followed(context.run_dir, run.run_dir, f"{FOLDER}/*"):
+                    _run(stage, recipe, context, run.run_dir, processes)
             except JobFailed as error:
                 raise explained(run.run_dir, error, run.run_dir / _LOG) from error
     return RunResult(run.run_dir, context.tracking_uri, context.parent_run_id)
 
 
-def _run(stage: Stage, recipe: Recipe, context: RunContext, processes: int) -> None:
+def _run(stage: Stage, recipe: Recipe, context: RunContext, run_dir: Path, processes: int) -> None:
     """Runs a stage in processes of its own."""
-    folder = Path(context.run_dir) / "manifests"
-    inputs = {name: folder / f"{step}.json" for name, step in stage.inputs.items()}
+    inputs = {name: run_dir / "manifests" / f"{step}.json" for name, step in stage.inputs.items()}
     job = Job.of(stage.function, recipe.model_dump_json(), context, inputs, stage.options)
-    LocalLauncher(processes if stage.trains else 1, folder.parent / _LOG).run(job)
+    LocalLauncher(processes if stage.trains else 1, run_dir / _LOG).run(job)
