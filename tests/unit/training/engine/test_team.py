@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -20,27 +20,51 @@ WORKER = Path(__file__).with_name("worker.py")
 STEPS = 6
 
 
-def launch(folder: Path, processes: int = 0, **job: Any) -> subprocess.CompletedProcess[str]:
-    """Runs the worker, under torchrun if `processes` is given."""
-    spec = {"work": str(folder / "work"), "out": str(folder / "out.json"), "config": {"steps": STEPS}, **job}
+Result: TypeAlias = tuple[list[float], dict[str, Any]]
+"""Losses of the steps, and weights."""
+
+
+def launch(folder: Path, processes: int, *jobs: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Runs the worker on jobs, under torchrun if `processes` is given."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.json").write_text(json.dumps(spec))
+    todo = [
+        {"work": str(folder / str(number)), "config": {"steps": STEPS}, **job}
+        for number, job in enumerate(jobs)
+    ]
+    (folder / "jobs.json").write_text(json.dumps(todo))
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command = [*(start if processes else [sys.executable]), str(WORKER), str(folder / "job.json")]
+    command = [*(start if processes else [sys.executable]), str(WORKER), str(folder / "jobs.json")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
 
 
-def result(folder: Path, processes: int = 0, **job: Any) -> tuple[list[float], dict[str, Any]]:
-    done = launch(folder, processes, **job)
+def results(folder: Path, processes: int, *jobs: dict[str, Any]) -> list[Result]:
+    done = launch(folder, processes, *jobs)
     assert done.returncode == 0, done.stderr[-3000:]
-    curve, weights = json.loads((folder / "out.json").read_text())
-    return curve, weights
+    return [(curve, weights) for curve, weights in json.loads((folder / "results.json").read_text())]
+
+
+def result(folder: Path, processes: int = 0, **job: Any) -> Result:
+    (found,) = results(folder, processes, job)
+    return found
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], dict[str, Any]]:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return result(tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """What two processes learn, which train one stage after the other, each in another way."""
+    jobs: dict[str, dict[str, Any]] = {
+        f"zero {stage}": {"engine": {"zero_stage": stage}} for stage in range(4)
+    }
+    for stage in (0, 2, 3):
+        engine = {"zero_stage": stage, "precision": "bf16", "activation_checkpointing": True}
+        jobs[f"bf16 zero {stage}"] = {"engine": engine, "freeze": "llm.model.embed_tokens"}
+    found = results(tmp_path_factory.mktemp("together"), 2, *jobs.values())
+    return dict(zip(jobs, found, strict=True))
 
 
 def close(first: Any, second: Any) -> bool:
@@ -51,7 +75,7 @@ def close(first: Any, second: Any) -> bool:
     return bool(first == pytest.approx(second, abs=2e-5, rel=2e-5))
 
 
-def test_parts_of_a_step_teach_what_the_step_teaches(tmp_path: Path, alone: Any) -> None:
+def test_parts_of_a_step_teach_what_the_step_teaches(tmp_path: Path, alone: Result) -> None:
     curve, weights = result(tmp_path, engine={"accumulate": 3})
     assert close(curve, alone[0])
     assert close(weights, alone[1])
@@ -59,17 +83,18 @@ def test_parts_of_a_step_teach_what_the_step_teaches(tmp_path: Path, alone: Any)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_two_processes_teach_what_one_teaches(tmp_path: Path, alone: Any, stage: int) -> None:
-    curve, weights = result(tmp_path, 2, engine={"zero_stage": stage})
+def test_two_processes_teach_what_one_teaches(alone: Result, together: dict[str, Result], stage: int) -> None:
+    curve, weights = together[f"zero {stage}"]
     assert close(curve, alone[0])
     assert close(weights, alone[1])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 2, 3])
-def test_bf16_and_frozen_weights_come_out_whole(tmp_path: Path, alone: Any, stage: int) -> None:
-    settings = {"zero_stage": stage, "precision": "bf16", "activation_checkpointing": True}
-    curve, weights = result(tmp_path, 2, engine=settings, freeze="llm.model.embed_tokens")
+def test_bf16_and_frozen_weights_come_out_whole(
+    alone: Result, together: dict[str, Result], stage: int
+) -> None:
+    curve, weights = together[f"bf16 zero {stage}"]
     assert curve[0] == pytest.approx(alone[0][0], rel=0.02), "bf16 rounds"
     assert curve[-1] < 1.1 * alone[0][-1]
     assert [len(rows) for rows in weights.values()] == [len(rows) for rows in alone[1].values()]
@@ -78,9 +103,9 @@ def test_bf16_and_frozen_weights_come_out_whole(tmp_path: Path, alone: Any, stag
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [((0, 0), (2, 2)), ((2, 3), (0, 0)), ((2, 1), (2, 3))])
 def test_another_number_of_processes_goes_on(
-    tmp_path: Path, alone: Any, before: tuple[int, int], after: tuple[int, int]
+    tmp_path: Path, alone: Result, before: tuple[int, int], after: tuple[int, int]
 ) -> None:
-    first = launch(tmp_path, before[0], engine={"zero_stage": before[1]}, term_at=2)
+    first = launch(tmp_path, before[0], {"engine": {"zero_stage": before[1]}, "term_at": 2})
     assert first.returncode != 0
     curve, weights = result(tmp_path, after[0], engine={"zero_stage": after[1]})
     assert close(curve, alone[0][-len(curve) :])
@@ -88,19 +113,20 @@ def test_another_number_of_processes_goes_on(
     assert close(weights, alone[1])
 
 
-def test_a_stage_that_is_asked_to_stop_goes_on_to_the_same_weights(tmp_path: Path, alone: Any) -> None:
-    stopped = launch(tmp_path, term_at=2)
+def test_a_stage_that_is_asked_to_stop_goes_on_to_the_same_weights(tmp_path: Path, alone: Result) -> None:
+    stopped = launch(tmp_path, 0, {"term_at": 2})
     assert stopped.returncode == RESUME_ME
     curve, weights = result(tmp_path)
     assert curve == alone[0][3:], "the step in which the signal came is finished"
     assert weights == alone[1]
 
 
-def test_a_stage_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, alone: Any) -> None:
-    job = {"work": str(tmp_path / "work"), "out": str(tmp_path / "out.json"), "config": {"steps": STEPS}}
-    (tmp_path / "job.json").write_text(json.dumps(job))
-    process = subprocess.Popen([sys.executable, str(WORKER), str(tmp_path / "job.json")])
-    while not list((tmp_path / "work").glob("checkpoints/step-*/complete.json")) and process.poll() is None:
+def test_a_stage_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, alone: Result) -> None:
+    (tmp_path / "jobs.json").write_text(
+        json.dumps([{"work": str(tmp_path / "0"), "config": {"steps": STEPS}}])
+    )
+    process = subprocess.Popen([sys.executable, str(WORKER), str(tmp_path / "jobs.json")])
+    while not list((tmp_path / "0").glob("checkpoints/step-*/complete.json")) and process.poll() is None:
         pass
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -1,4 +1,4 @@
-"""A small stage of chats, for one process or several; `python worker.py JOB.json`, also under torchrun."""
+"""Small stages of chats, for one process or several; `python worker.py JOBS.json`, also under torchrun."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def run(job: dict[str, Any]) -> list[float]:
 
 if __name__ == "__main__":
     with ending_at_once():
-        job = json.loads(Path(sys.argv[1]).read_text())
-        result = run(job)
+        jobs = json.loads(Path(sys.argv[1]).read_text())
+        results = [run(job) for job in jobs]
         if os.environ.get("RANK", "0") == "0":
-            Path(job["out"]).write_text(json.dumps(result))
+            Path(sys.argv[1]).with_name("results.json").write_text(json.dumps(results))
