@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kfp import dsl, kubernetes
+from kfp.dsl.structures import ResourceSpec
 
 from components.close_run.component import close_run
 from components.cluster import CLUSTER
@@ -73,11 +74,18 @@ def _environment(task: dsl.PipelineTask) -> None:
 
 
 def _resources(task: dsl.PipelineTask, profile: Profile) -> None:
-    """Sets where a task runs and with what; requests are as high as limits, as those of training jobs are."""
-    task.set_cpu_request(profile.cpu).set_cpu_limit(profile.cpu)
-    task.set_memory_request(profile.memory).set_memory_limit(profile.memory)
-    if profile.accelerator:
-        task.set_accelerator_type(profile.accelerator).set_accelerator_limit(profile.accelerators)
+    """Sets where a task runs and with what; requests are as high as limits, as those of training jobs are.
+
+    The task's own setters inspect the whole call stack, each of them: seconds for a pipeline, in a large process.
+    """
+    task.container_spec.resources = ResourceSpec(
+        cpu_request=profile.cpu,
+        cpu_limit=profile.cpu,
+        memory_request=profile.memory,
+        memory_limit=profile.memory,
+        accelerator_type=profile.accelerator or None,
+        accelerator_count=str(profile.accelerators) if profile.accelerator else None,
+    )
     for label, value in profile.selector.items():
         kubernetes.add_node_selector(task, label, value)
     for toleration in profile.tolerations:
