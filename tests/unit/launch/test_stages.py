@@ -63,16 +63,16 @@ def test_a_stage_needs_what_it_reads_and_nothing_else() -> None:
 
 def test_a_stage_runs_in_a_process_of_its_own(context: RunContext) -> None:
     recipe, manifests = recipe_named("smoke"), Path(context.run_dir) / "manifests"
-    stages._run(STAGES["reconstruct"], recipe, context, 1)
+    stages._run(STAGES["reconstruct"], recipe, context, Path(context.run_dir), 1)
     told = (manifests / "tune_mllm_reconstruct.json").read_text()
     assert told == "['conversations', 'tokens']: that of encode_images"
     with pytest.raises(JobFailed, match="tune_mllm_pair ended with 1"):
-        stages._run(STAGES["pair"], recipe, context, 1)
+        stages._run(STAGES["pair"], recipe, context, Path(context.run_dir), 1)
     assert "ValueError: broken" in (Path(context.run_dir) / "stages.log").read_text()
 
 
 def test_several_processes_are_started_by_torchrun(context: RunContext) -> None:
-    stages._run(STAGES["reconstruct"], recipe_named("smoke"), context, 2)
+    stages._run(STAGES["reconstruct"], recipe_named("smoke"), context, Path(context.run_dir), 2)
     ranks = (Path(context.run_dir) / "manifests" / "tune_mllm_reconstruct.ranks").read_text().split()
     assert sorted(ranks) == ["0", "1"]
 
@@ -87,5 +87,5 @@ def test_sigterm_reaches_the_stage_and_its_answer_comes_back(context: RunContext
 
     threading.Thread(target=preempt, daemon=True).start()
     with pytest.raises(SystemExit) as caught:
-        stages._run(STAGES["inpaint"], recipe_named("smoke"), context, 1)
+        stages._run(STAGES["inpaint"], recipe_named("smoke"), context, Path(context.run_dir), 1)
     assert caught.value.code == RESUME_ME

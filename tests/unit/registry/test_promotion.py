@@ -209,6 +209,7 @@ def kills(
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", list(VERBS))
 def test_a_crash_at_any_call_is_completed_by_running_it_again(
     action: str,
@@ -237,6 +238,7 @@ def test_a_crash_at_any_call_is_completed_by_running_it_again(
     assert points > 12
 
 
+@pytest.mark.slow
 def test_a_crash_of_a_rollback_does_not_roll_back_twice(
     uri: str, name: str, request: pytest.FixtureRequest, dead_pid: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
