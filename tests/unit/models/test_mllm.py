@@ -33,7 +33,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def mllm_of(words: int, shape: MllmConfig = SHAPE) -> Mllm:
+def mllm_of(words: int, shape: MllmConfig = SHAPE, tied: bool = False) -> Mllm:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=words,
@@ -42,6 +42,7 @@ def mllm_of(words: int, shape: MllmConfig = SHAPE) -> Mllm:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        tie_word_embeddings=tied,
     )
     model = Mllm(LlamaForCausalLM(config), shape).eval()
     for parameter in model.parameters():
@@ -255,16 +256,7 @@ def test_what_is_taught_in_a_chat(tokenizer: PreTrainedTokenizerBase) -> None:
 def test_the_llama_is_saved_as_transformers_saves_it(
     tmp_path: Path, tied: bool, dtype: torch.dtype | None
 ) -> None:
-    torch.manual_seed(0)
-    shape = LlamaConfig(
-        vocab_size=20,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        tie_word_embeddings=tied,
-    )
-    model = Mllm(LlamaForCausalLM(shape), SHAPE)
+    model = mllm_of(20, tied=tied)
     model.save_pretrained(tmp_path / "ours", dtype)
     copy.deepcopy(model.llm).to(dtype or torch.float32).save_pretrained(tmp_path / "theirs")
     ours, theirs = tmp_path / "ours" / "llm", tmp_path / "theirs"
