@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, PreTrainedTokenizerBase
 
@@ -60,6 +61,21 @@ def encode_latents(autoencoder: AutoencoderDC, images: np.ndarray, cache: Path) 
     return latents
 
 
+def whole_pairs(known: PictureSet) -> NDArray[np.int64]:
+    """Returns the rows of whole pictures of two people."""
+    return np.concatenate([known.select(kind, "pair") for kind in ("scene", "moved")])
+
+
+def draw_rows(
+    total: int, favoured: NDArray[np.int64], share: float, count: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Returns `count` of `total` rows, sorted: a share of `favoured` ones, the others drawn from all alike."""
+    rows = rng.integers(total, size=count)
+    if share:
+        rows = np.where(rng.random(count) < share, rng.choice(favoured, size=count), rows)
+    return np.sort(rows)
+
+
 def train_text_to_image(
     work: Path,
     out: Path,
@@ -68,6 +84,8 @@ def train_text_to_image(
     autoencoder: AutoencoderDC,
     pictures: Path,
     config: OptimConfig,
+    start: Path | None = None,
+    pairs: float = 0.0,
 ) -> dict[str, float]:
     """Trains the transformer by flow matching and writes it with its scheduler in diffusers' layout.
 
@@ -79,15 +97,21 @@ def train_text_to_image(
         autoencoder: Its latents are painted.
         pictures: Picture set to train on.
         config: Optimizer and schedule.
+        start: Result of an earlier training to go on from; None begins anew.
+        pairs: Share of draws that are whole pictures of two people; their faces are small and learned last.
     """
     known = PictureSet.open(pictures)
     latents = encode_latents(autoencoder, known.images, pictures / "latents.npy")
+    of_two = whole_pairs(known)
     words: CLIPTextModel = clip.text_model
     torch.manual_seed(0)
-    model = PixArtTransformer2DModel(**DIT, caption_channels=clip.config.text_config.hidden_size)
+    if start is None:
+        model = PixArtTransformer2DModel(**DIT, caption_channels=clip.config.text_config.hidden_size)
+    else:
+        model = PixArtTransformer2DModel.from_pretrained(start / DENOISER_FOLDER, torch_dtype=torch.float32)
 
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = np.sort(rng.integers(len(known.rows), size=config.batch_size))
+        rows = draw_rows(len(known.rows), of_two, pairs, config.batch_size, rng)
         texts = [row_caption(known.rows[int(i)], rng) if rng.random() > 0.1 else "" for i in rows]
         tokens = tokenizer(texts, padding=True, truncation=True, max_length=MAX_WORDS, return_tensors="pt")
         with torch.no_grad():
@@ -123,18 +147,32 @@ def main() -> None:
     parser.add_argument("--parts", type=Path, default=Path(".work/parts"))
     parser.add_argument("--pictures", type=Path, default=Path(".work/pictures/train"))
     parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--start", type=Path, help="folder of an earlier result to go on from")
+    parser.add_argument("--pairs", type=float, default=0.0, help="share of draws from whole pictures of two")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--ema", type=float, default=0.995)
+    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     from transformers import AutoTokenizer
 
     clip = CLIPModel.from_pretrained(given.parts / "clip", dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(given.parts / "clip")
     autoencoder = AutoencoderDC.from_pretrained(given.parts / "vae", torch_dtype=torch.float32).eval()
     config = OptimConfig(
-        steps=given.steps, batch_size=32, lr=1e-3, warmup=100, ema=0.995, log_every=50, weight_decay=0.01
+        steps=given.steps,
+        batch_size=32,
+        lr=given.lr,
+        warmup=100,
+        ema=given.ema,
+        log_every=50,
+        weight_decay=0.01,
     )
     work, out = given.parts.parent / "text_to_image", given.parts / "text_to_image"
-    print(train_text_to_image(work, out, clip, tokenizer, autoencoder, given.pictures, config))
+    figures = train_text_to_image(
+        work, out, clip, tokenizer, autoencoder, given.pictures, config, given.start, given.pairs
+    )
+    print(figures)
 
 
 if __name__ == "__main__":
