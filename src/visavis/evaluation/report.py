@@ -127,6 +127,23 @@ def write_report(
     )
 
 
+def summary(scorecard: Scorecard, verdict: Verdict | None = None) -> str:
+    """Returns the opening figures and what became of the model in Markdown: the description of a run in a tracker."""
+    figures = scorecard.figures()
+    rows = [
+        f"| {label_of(path)} | {format_number(path, figure.value)} | {format_interval(path, figure)} | {figure.n} |"
+        for path in TILES
+        if (figure := figures.get(path))
+    ]
+    table = ["| figure | value | 95 % interval | n |", "| --- | ---: | ---: | ---: |", *rows]
+    opening = [f"{_head(verdict)}. {verdict.words}".strip(), ""] if verdict else []
+    return "\n".join([*opening, *table, "", "Pictures and `report.html` are among the artifacts."])
+
+
+def _head(verdict: Verdict) -> str:
+    return "The model passed the gate" if verdict.passed else "The gate refused the model"
+
+
 def _tile(path: str, figure: Figure) -> str:
     chance = "" if figure.chance is None else f", chance {format_number(path, figure.chance)}"
     return (
@@ -142,9 +159,8 @@ def _verdict(verdict: Verdict) -> str:
         f"<td class='words'>{_safe(reason)}</td></tr>"
         for metric, passed, reason in sorted(verdict.rules, key=lambda rule: rule[1])
     )
-    head = "The model passed the gate" if verdict.passed else "The gate refused the model"
     parts = [
-        f"<section><h2>{head}</h2><p>{_safe(verdict.words)}</p>",
+        f"<section><h2>{_head(verdict)}</h2><p>{_safe(verdict.words)}</p>",
         f"<div class='scroll'><table>{rows}</table></div>",
     ]
     if verdict.champion and verdict.differences:

@@ -181,6 +181,7 @@ def _report(
     succeeded: bool,
 ) -> None:
     from mlflow.entities import Metric, Param, RunTag
+    from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
     from visavis.tracking import client_for, dataset_input, flatten
 
@@ -195,7 +196,6 @@ def _report(
     if data:
         client.log_inputs(parent, datasets=data)
     tags = [RunTag(name, value) for name, value in _tags(run, manifests).items() if value]
-    client.log_batch(parent, tags=tags)
     paths = [folder / name for name in _SENT]
     if "evaluate_model" in manifests:
         sheets = (f"{name}.png" for name in SHEETS)
@@ -206,11 +206,14 @@ def _report(
     figures = {"seconds": timings["seconds"], "peak_rss_mb": timings["peak_rss_mb"]}
     rounds: dict[int, dict[str, float]] = {}
     if (folder / SCORECARD).is_file():
+        from visavis.evaluation.report import summary
         from visavis.evaluation.scorecard import Scorecard
 
         scorecard = Scorecard.read(folder / SCORECARD)
         figures |= scorecard.metrics()
         rounds = scorecard.curves()
+        tags.append(RunTag(MLFLOW_RUN_NOTE, summary(scorecard, _verdict(folder, manifests))))
+    client.log_batch(parent, tags=tags)
     now = int(time.time() * 1000)
     if (folder / COST).is_file():
         costs = read_json(folder / COST)

@@ -113,6 +113,9 @@ def test_a_whole_run_is_summed_up(run: RunContext, tracker: tuple[MlflowClient, 
     wanted = {"gate": "failed", "model.version": "3", "image.digest": "sha256:abc"}
     assert wanted.items() <= parent.data.tags.items() and len(parent.data.tags["data.manifest"]) == 64
     assert parent.data.metrics["rounds.right_person_accuracy"] == 0.8
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith("The gate refused the model. the gate refused version 3\n\n| figure |")
+    assert "\n| right person accuracy | 80.0 % | 70.0 to 90.0 % | 240 |\n" in note
     inputs = {item.tags[0].value: item.dataset.digest for item in parent.inputs.dataset_inputs}
     assert inputs == {"clips": "key-curate_clips", "conversations": "key-build_conversations"}
 
