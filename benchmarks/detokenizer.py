@@ -7,10 +7,12 @@ Both paint the same test pictures from their tokens, in turn, with equally large
 
     diffusers    its default number of steps for the class (PixArt and SANA 20, SDXL 50), the connector and the
                  keys and values of the condition computed in every step, two calls a step if guidance is on
-    ours         the number of steps of the recipe, the condition computed once, guidance in one call
+    ours         few steps (`--steps`), the condition computed once, guidance in one call
+    recipe       the same with as many steps as the recipe of the run has, for the look of what the MLLM says
 
 The last line is one JSON object: `images_vs_diffusers` (pictures per second of ours over diffusers) and
-`psnr_loss_db` (by how much our pictures are farther from the originals; below 0 they are nearer).
+`psnr_loss_db` (by how much our pictures are farther from the originals; below 0 they are nearer), and both for the
+recipe's steps under the same names with `_recipe`.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def plain_loop(model: Detokenizer, tokens: Tensor, steps: int, seed: int) -> Ten
     config = model.config
     shape = (config.latent_channels, config.latent_size, config.latent_size)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).expand(len(tokens), *shape)
-    scheduler = model.solver()
+    scheduler = type(model.scheduler).from_config(model.scheduler.config)
     scheduler.set_timesteps(steps)
     for number, timestep in enumerate(scheduler.timesteps):
         sigma = scheduler.sigmas[number] if config.objective == "flow" else None
@@ -86,6 +88,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/latest"), help="folder of a finished run")
     parser.add_argument("--pictures", type=int, default=96, help="test pictures")
     parser.add_argument("--batch", type=int, default=16, help="pictures of a call")
+    parser.add_argument(
+        "--steps", type=int, default=5, help="evaluations of the network for a picture of ours"
+    )
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -102,7 +107,8 @@ def main() -> None:
     plain_steps = DEFAULT_STEPS.get(type(model.denoiser), _OTHER_STEPS)
     ways: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {
         "diffusers": (plain_steps, lambda part: plain_loop(model, part, plain_steps, 0)),
-        "ours": (
+        "ours": (given.steps, lambda part: model.sample(part, given.steps, 0)),
+        "recipe": (
             recipe.detokenizer.sample_steps,
             lambda part: model.sample(part, recipe.detokenizer.sample_steps, 0),
         ),
@@ -124,13 +130,13 @@ def main() -> None:
         table.add_row(name, str(steps), f"{speed[name]:.1f}", f"{quality[name]:.2f}")
     console.print(
         f"{len(rows)} test pictures, batches of {given.batch}, {type(model.denoiser).__name__}, "
-        f"guidance {model.config.guidance:g}, {torch.get_num_threads()} threads"
+        f"guidance {model.config.guidance:g}, solver {model.config.solver}, {torch.get_num_threads()} threads"
     )
     console.print(table)
-    figures = {
-        "images_vs_diffusers": round(speed["ours"] / speed["diffusers"], 2),
-        "psnr_loss_db": round(quality["diffusers"] - quality["ours"], 3),
-    }
+    figures: dict[str, float] = {}
+    for name, suffix in (("ours", ""), ("recipe", "_recipe")):
+        figures[f"images_vs_diffusers{suffix}"] = round(speed[name] / speed["diffusers"], 2)
+        figures[f"psnr_loss_db{suffix}"] = round(quality["diffusers"] - quality[name], 3)
     for name, bar in BARS.items():
         sign = "at least" if name == "images_vs_diffusers" else "at most"
         console.print(f"  {name:<22} {figures[name]:>7}   bar: {sign} {bar:g}")

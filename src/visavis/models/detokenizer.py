@@ -11,8 +11,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.utils.torch_utils import randn_tensor
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -221,8 +223,9 @@ class Detokenizer(nn.Module):
         count, side, guided = len(tokens), self.config.latent_size, scale != 1
         seeds = [seed] * count if isinstance(seed, int) else list(seed)
         shape = (self.config.latent_channels, side, side)
-        noise = {s: torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in set(seeds)}
-        x = torch.stack([noise[s] for s in seeds]).to(tokens)
+        # One for each item, so that its noise does not depend on the others.
+        generators = [torch.Generator().manual_seed(number) for number in seeds]
+        x = randn_tensor((count, *shape), generator=generators).to(tokens)
         if guided:
             nothing = self.connector.without(
                 tokens, torch.ones(count, dtype=torch.bool, device=tokens.device)
@@ -230,8 +233,8 @@ class Detokenizer(nn.Module):
             tokens = torch.cat([tokens, nothing])
             sources = None if sources is None else torch.cat([sources, sources])
         condition = self.connector(tokens)
-        scheduler = self.solver()
-        scheduler.set_timesteps(steps, device=tokens.device)
+        scheduler = self.solver(steps, tokens.device)
+        chance = {"generator": generators} if self.config.solver == "stochastic" else {}
         with condition_kept():
             for number, time in enumerate(scheduler.timesteps):
                 sigma = scheduler.sigmas[number].to(tokens) if self.config.objective == "flow" else None
@@ -243,21 +246,36 @@ class Detokenizer(nn.Module):
                     said = untold + scale * (told - untold)
                 # Schedulers of flows step by velocities.
                 step = said if sigma is None else (x - said) / sigma
-                x = scheduler.step(step, time, x, return_dict=False)[0]
+                x = scheduler.step(step, time, x, return_dict=False, **chance)[0]
                 if watch is not None and not watch(number + 1, x if sigma is None else said):
                     break
         return x
 
-    def solver(self) -> Any:
-        """Returns a scheduler for one sample; a scheduler holds the state of the sample it is in."""
+    def solver(self, steps: int, device: torch.device | str | None = None) -> Any:
+        """Returns a scheduler that is set to `steps` steps; it holds the state of the one sample it is in.
+
+        The last evaluation of a flow is at the least noise level that was trained, where the network sees most of the
+        picture; with diffusers' even levels it would be at `1 / steps`.
+        """
         facts = dict(self.scheduler.config)
+        if self.config.objective == "flow" and self.config.solver != "dpm":
+            # By name: what the configuration says is dropped where its file lists the field as a default.
+            flow = type(self.scheduler).from_config(
+                facts, stochastic_sampling=self.config.solver == "stochastic"
+            )
+            levels = np.linspace(1.0, min(MIN_SIGMA, 1 / steps), steps)
+            flow.set_timesteps(sigmas=levels.tolist(), device=device)
+            return flow
         if self.config.solver == "euler":
-            return type(self.scheduler).from_config(facts)
-        if self.config.objective == "epsilon":
-            return DPMSolverMultistepScheduler.from_config(facts)
-        return DPMSolverMultistepScheduler(
-            use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=self.config.shift
-        )
+            scheduler = type(self.scheduler).from_config(facts)
+        elif self.config.objective == "epsilon":
+            scheduler = DPMSolverMultistepScheduler.from_config(facts)
+        else:
+            scheduler = DPMSolverMultistepScheduler(
+                use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=self.config.shift
+            )
+        scheduler.set_timesteps(steps, device=device)
+        return scheduler
 
     def save_pretrained(
         self, folder: Path, dtype: torch.dtype | None = None, autoencoder: nn.Module | None = None

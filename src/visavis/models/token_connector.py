@@ -31,7 +31,8 @@ class DetokenizerConfig:
         condition_dropout: Share of pictures that are learned without their tokens, for guidance.
         condition_image: Whether the latent of a second picture stands beside the noise (SEED-X stage 2).
         guidance: Scale of classifier-free guidance at sampling; 1 is off.
-        solver: `euler` or `dpm` (DPM-Solver++ of second order).
+        solver: `euler`, `dpm` (DPM-Solver++ of second order) or `stochastic` (flow matching: each step begins with
+            fresh noise, which forgets the errors of the steps before).
     """
 
     token_dim: int = 4096

@@ -168,7 +168,9 @@ class DetokenizerStages(_Strict):
     )
     guidance: float = Field(1.0, ge=0, description="Scale of classifier-free guidance; 1 is off.")
     solver: str = Field(
-        "euler", pattern="^(euler|dpm)$", description="euler, or DPM-Solver++ of second order."
+        "euler",
+        pattern="^(euler|dpm|stochastic)$",
+        description="euler, DPM-Solver++ of second order, or stochastic: each step begins with fresh noise.",
     )
     natural: OptimConfig = OptimConfig()
     people: OptimConfig = OptimConfig()
@@ -178,6 +180,8 @@ class DetokenizerStages(_Strict):
     def _taught(self) -> DetokenizerStages:
         if self.guidance != 1 and not self.condition_dropout:
             raise ValueError("guidance other than 1 needs condition_dropout above 0")
+        if self.solver == "stochastic" and self.objective != "flow":
+            raise ValueError("the solver stochastic is one of flow matching; set objective to flow")
         return self
 
 
