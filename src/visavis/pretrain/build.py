@@ -112,10 +112,11 @@ PLANS: dict[str, PartPlan] = {
     ),
     "text_to_image": PartPlan(
         "text_to_image",
-        ("text_to_image", "--parts", "{work}/parts", "--pictures", "{work}/pictures/train"),
+        ("text_to_image", "--parts", "{work}/parts", *_PICTURES),
         "diffusers PixArt transformer, flow matching on latents, told by CLIP's words",
         {
             "clean_latent_mse": ("mean squared error of the clean latent (unit variance)", None),
+            "clean_latent_mse_pairs": ("the same, whole pictures of two", None),
             "round_trip_psnr_db": ("64 tokens through the DiT after 300 tuning steps, scenes, dB", 23.0),
             "round_trip_closeup_psnr_db": ("the same, close-ups, dB", 23.0),
         },

@@ -7,8 +7,9 @@ section 3.1: "text-to-image initialisation").
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -47,6 +48,13 @@ DIT: dict[str, Any] = {
 }
 
 
+class Condition(NamedTuple):
+    """Captions as the transformer reads them: `[B, L, d]` and their mask `[B, L]`."""
+
+    states: Tensor
+    mask: Tensor
+
+
 def encode_latents(autoencoder: AutoencoderDC, images: np.ndarray, cache: Path) -> np.ndarray:
     """Returns scaled latents float16 `[N, C, h, w]` of a picture set, from `cache` when they are there."""
     if cache.is_file():
@@ -76,6 +84,61 @@ def draw_rows(
     return np.sort(rows)
 
 
+def clean_errors(
+    model: PixArtTransformer2DModel, condition: Condition, clean: Tensor, noise: Tensor, sigma: Tensor
+) -> Tensor:
+    """Returns the mean squared error `[B]` of the predicted clean latents.
+
+    Args:
+        model: The transformer.
+        condition: CLIP's words.
+        clean: `[B, C, h, w]`, unit variance.
+        noise: `[B, C, h, w]`, standard normal.
+        sigma: `[B]`, noise levels.
+    """
+    wide = sigma.view(-1, 1, 1, 1)
+    output = model(
+        (1 - wide) * clean + wide * noise,
+        encoder_hidden_states=condition.states,
+        encoder_attention_mask=condition.mask,
+        timestep=sigma * TRAINING_STEPS,
+        added_cond_kwargs=NO_EXTRA_CONDITION,
+    ).sample
+    return (output - clean).square().mean(dim=(1, 2, 3))
+
+
+@torch.no_grad()
+def measure(
+    model: PixArtTransformer2DModel,
+    words: Callable[[list[str]], Condition],
+    pictures: PictureSet,
+    latents: NDArray[np.float16],
+    count: int = 512,
+) -> dict[str, float]:
+    """Returns the error of the clean latent over the noise levels of training: all pictures, and whole ones of two."""
+    figures = {}
+    pools = {"": np.arange(len(pictures.rows)), "_pairs": whole_pairs(pictures)}
+    for suffix, pool in pools.items():
+        rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+        errors = []
+        for rows in np.array_split(np.sort(rng.choice(pool, count)), -(-count // 64)):
+            clean = torch.from_numpy(latents[rows].astype(np.float32))
+            texts = [row_caption(pictures.rows[int(i)], rng) for i in rows]
+            noise = torch.randn(clean.shape, generator=generator)
+            errors.append(clean_errors(model, words(texts), clean, noise, draw_sigma(len(rows), generator)))
+        figures[f"clean_latent_mse{suffix}"] = float(torch.cat(errors).mean())
+    return figures
+
+
+def _reader(model: CLIPTextModel, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], Condition]:
+    def read(texts: list[str]) -> Condition:
+        tokens = tokenizer(texts, padding=True, truncation=True, max_length=MAX_WORDS, return_tensors="pt")
+        with torch.no_grad():
+            return Condition(model(**tokens).last_hidden_state, tokens["attention_mask"])
+
+    return read
+
+
 def train_text_to_image(
     work: Path,
     out: Path,
@@ -83,6 +146,7 @@ def train_text_to_image(
     tokenizer: PreTrainedTokenizerBase,
     autoencoder: AutoencoderDC,
     pictures: Path,
+    unseen: Path,
     config: OptimConfig,
     start: Path | None = None,
     pairs: float = 0.0,
@@ -96,6 +160,7 @@ def train_text_to_image(
         tokenizer: CLIP's tokenizer.
         autoencoder: Its latents are painted.
         pictures: Picture set to train on.
+        unseen: Picture set of other people, for the figures.
         config: Optimizer and schedule.
         start: Result of an earlier training to go on from; None begins anew.
         pairs: Share of draws that are whole pictures of two people; their faces are small and learned last.
@@ -103,7 +168,7 @@ def train_text_to_image(
     known = PictureSet.open(pictures)
     latents = encode_latents(autoencoder, known.images, pictures / "latents.npy")
     of_two = whole_pairs(known)
-    words: CLIPTextModel = clip.text_model
+    words = _reader(clip.text_model, tokenizer)
     torch.manual_seed(0)
     if start is None:
         model = PixArtTransformer2DModel(**DIT, caption_channels=clip.config.text_config.hidden_size)
@@ -113,30 +178,20 @@ def train_text_to_image(
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = draw_rows(len(known.rows), of_two, pairs, config.batch_size, rng)
         texts = [row_caption(known.rows[int(i)], rng) if rng.random() > 0.1 else "" for i in rows]
-        tokens = tokenizer(texts, padding=True, truncation=True, max_length=MAX_WORDS, return_tensors="pt")
-        with torch.no_grad():
-            condition = words(**tokens).last_hidden_state
         clean = torch.from_numpy(latents[rows].astype(np.float32))
         sigma = draw_sigma(len(rows))
-        wide = sigma.view(-1, 1, 1, 1)
-        noisy = (1 - wide) * clean + wide * torch.randn_like(clean)
-        output = model(
-            noisy,
-            encoder_hidden_states=condition,
-            encoder_attention_mask=tokens["attention_mask"],
-            timestep=sigma * TRAINING_STEPS,
-            added_cond_kwargs=NO_EXTRA_CONDITION,
-        ).sample
-        error = (output - clean).square().mean(dim=(1, 2, 3))
+        error = clean_errors(model, words(texts), clean, torch.randn_like(clean), sigma)
         return (error / (sigma + MIN_SIGMA)).mean(), {"clean_latent_mse": float(error.detach().mean())}
 
-    last = train(
+    train(
         model, LocalTask(step_loss), config, work, log=lambda metrics, step: print(step, metrics, flush=True)
     )
     out.mkdir(parents=True, exist_ok=True)
-    model.to(torch.float16).save_pretrained(out / DENOISER_FOLDER)
+    model.half().save_pretrained(out / DENOISER_FOLDER)
+    model.float()
     FlowMatchEulerDiscreteScheduler().save_pretrained(out / "scheduler")
-    figures = {"clean_latent_mse": last.get("clean_latent_mse", 0.0)}
+    fresh = PictureSet.open(unseen)
+    figures = measure(model, words, fresh, encode_latents(autoencoder, fresh.images, unseen / "latents.npy"))
     write_json(out / "figures.json", figures)
     return figures
 
@@ -146,6 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", type=Path, default=Path(".work/parts"))
     parser.add_argument("--pictures", type=Path, default=Path(".work/pictures/train"))
+    parser.add_argument("--unseen", type=Path, default=Path(".work/pictures/eval"))
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--start", type=Path, help="folder of an earlier result to go on from")
     parser.add_argument("--pairs", type=float, default=0.0, help="share of draws from whole pictures of two")
@@ -170,7 +226,16 @@ def main() -> None:
     )
     work, out = given.parts.parent / "text_to_image", given.parts / "text_to_image"
     figures = train_text_to_image(
-        work, out, clip, tokenizer, autoencoder, given.pictures, config, given.start, given.pairs
+        work,
+        out,
+        clip,
+        tokenizer,
+        autoencoder,
+        given.pictures,
+        given.unseen,
+        config,
+        given.start,
+        given.pairs,
     )
     print(figures)
 
