@@ -204,7 +204,7 @@ def storybook() -> Recipe:
         **_every_stage(steps=80, batch_size=16, warmup=10, log_every=10, lr=1e-3),
         "detokenizer.people.steps": 200,
         "mllm.pair.steps": 100,
-        "rounds.steps": 240,
+        "rounds.steps": 200,
         "rounds.later_round_weight": 3.0,
         # Some pairs stay in, or the rounds make it forget whom it was shown.
         "rounds.sets": {"rounds": 0.8, "pair": 0.2},

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, PreTrainedTokenizerBase
 
@@ -170,10 +172,9 @@ def train_text_to_image(
     of_two = whole_pairs(known)
     words = _reader(clip.text_model, tokenizer)
     torch.manual_seed(0)
-    if start is None:
-        model = PixArtTransformer2DModel(**DIT, caption_channels=clip.config.text_config.hidden_size)
-    else:
-        model = PixArtTransformer2DModel.from_pretrained(start / DENOISER_FOLDER, torch_dtype=torch.float32)
+    model = PixArtTransformer2DModel(**DIT, caption_channels=clip.config.text_config.hidden_size)
+    if start is not None:
+        model.load_state_dict(load_file(start / DENOISER_FOLDER / SAFETENSORS_WEIGHTS_NAME))
 
     def step_loss(step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = draw_rows(len(known.rows), of_two, pairs, config.batch_size, rng)
