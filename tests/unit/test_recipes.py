@@ -93,6 +93,13 @@ def test_an_unknown_key_far_from_all_others_points_to_the_list() -> None:
     assert "did you mean" not in caught.value.fix
 
 
+def test_a_solver_of_flows_is_refused_for_another_objective() -> None:
+    with pytest.raises(VisavisError, match="set solver to euler, or objective to flow"):
+        apply_overrides(recipe_named("storybook"), ["detokenizer.objective=epsilon"])
+    changes = ["detokenizer.objective=epsilon", "detokenizer.solver=euler"]
+    assert apply_overrides(recipe_named("storybook"), changes).detokenizer.objective == "epsilon"
+
+
 @pytest.mark.parametrize("override", ["mllm.pair.lr", "=3", " "])
 def test_an_override_without_key_or_value_is_explained(override: str) -> None:
     with pytest.raises(VisavisError, match="KEY=VALUE"):

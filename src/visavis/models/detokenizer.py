@@ -234,7 +234,6 @@ class Detokenizer(nn.Module):
             sources = None if sources is None else torch.cat([sources, sources])
         condition = self.connector(tokens)
         scheduler = self.solver(steps, tokens.device)
-        chance = {"generator": generators} if self.config.solver == "stochastic" else {}
         with condition_kept():
             for number, time in enumerate(scheduler.timesteps):
                 sigma = scheduler.sigmas[number].to(tokens) if self.config.objective == "flow" else None
@@ -246,7 +245,7 @@ class Detokenizer(nn.Module):
                     said = untold + scale * (told - untold)
                 # Schedulers of flows step by velocities.
                 step = said if sigma is None else (x - said) / sigma
-                x = scheduler.step(step, time, x, return_dict=False, **chance)[0]
+                x = scheduler.step(step, time, x, generator=generators, return_dict=False)[0]
                 if watch is not None and not watch(number + 1, x if sigma is None else said):
                     break
         return x
@@ -257,23 +256,20 @@ class Detokenizer(nn.Module):
         The last evaluation of a flow is at the least noise level that was trained, where the network sees most of the
         picture; with diffusers' even levels it would be at `1 / steps`.
         """
-        facts = dict(self.scheduler.config)
-        if self.config.objective == "flow" and self.config.solver != "dpm":
+        facts, config = dict(self.scheduler.config), self.config
+        if config.objective == "flow" and config.solver != "dpm":
             # By name: what the configuration says is dropped where its file lists the field as a default.
-            flow = type(self.scheduler).from_config(
-                facts, stochastic_sampling=self.config.solver == "stochastic"
-            )
+            flow = type(self.scheduler).from_config(facts, stochastic_sampling=config.solver == "stochastic")
             levels = np.linspace(1.0, min(MIN_SIGMA, 1 / steps), steps)
             flow.set_timesteps(sigmas=levels.tolist(), device=device)
             return flow
-        if self.config.solver == "euler":
-            scheduler = type(self.scheduler).from_config(facts)
-        elif self.config.objective == "epsilon":
-            scheduler = DPMSolverMultistepScheduler.from_config(facts)
-        else:
+        if config.objective == "flow":
             scheduler = DPMSolverMultistepScheduler(
-                use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=self.config.shift
+                use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=config.shift
             )
+        else:
+            kind = DPMSolverMultistepScheduler if config.solver == "dpm" else type(self.scheduler)
+            scheduler = kind.from_config(facts)
         scheduler.set_timesteps(steps, device=device)
         return scheduler
 

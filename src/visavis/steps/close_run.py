@@ -183,6 +183,8 @@ def _report(
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+    from visavis.evaluation.report import summary
+    from visavis.evaluation.scorecard import Scorecard
     from visavis.tracking import client_for, dataset_input, flatten
 
     client, parent = client_for(run.tracking_uri), run.parent_run_id
@@ -195,7 +197,11 @@ def _report(
     ]
     if data:
         client.log_inputs(parent, datasets=data)
-    tags = [RunTag(name, value) for name, value in _tags(run, manifests).items() if value]
+    scorecard = Scorecard.read(folder / SCORECARD) if (folder / SCORECARD).is_file() else None
+    said = _tags(run, manifests)
+    if scorecard:
+        said[MLFLOW_RUN_NOTE] = summary(scorecard, _verdict(folder, manifests))
+    client.log_batch(parent, tags=[RunTag(name, value) for name, value in said.items() if value])
     paths = [folder / name for name in _SENT]
     if "evaluate_model" in manifests:
         sheets = (f"{name}.png" for name in SHEETS)
@@ -205,15 +211,9 @@ def _report(
             client.log_artifact(parent, str(path))
     figures = {"seconds": timings["seconds"], "peak_rss_mb": timings["peak_rss_mb"]}
     rounds: dict[int, dict[str, float]] = {}
-    if (folder / SCORECARD).is_file():
-        from visavis.evaluation.report import summary
-        from visavis.evaluation.scorecard import Scorecard
-
-        scorecard = Scorecard.read(folder / SCORECARD)
+    if scorecard:
         figures |= scorecard.metrics()
         rounds = scorecard.curves()
-        tags.append(RunTag(MLFLOW_RUN_NOTE, summary(scorecard, _verdict(folder, manifests))))
-    client.log_batch(parent, tags=tags)
     now = int(time.time() * 1000)
     if (folder / COST).is_file():
         costs = read_json(folder / COST)

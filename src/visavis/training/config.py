@@ -181,7 +181,9 @@ class DetokenizerStages(_Strict):
         if self.guidance != 1 and not self.condition_dropout:
             raise ValueError("guidance other than 1 needs condition_dropout above 0")
         if self.solver == "stochastic" and self.objective != "flow":
-            raise ValueError("the solver stochastic is one of flow matching; set objective to flow")
+            raise ValueError(
+                "the solver stochastic is one of flow matching; set solver to euler, or objective to flow"
+            )
         return self
 
 
