@@ -9,10 +9,11 @@ Both paint the same test pictures from their tokens, in turn, with equally large
                  keys and values of the condition computed in every step, two calls a step if guidance is on
     ours         few steps (`--steps`), the condition computed once, guidance in one call
     recipe       the same with as many steps as the recipe of the run has, for the look of what the MLLM says
+    same end     as diffusers, but its last step at the least noise level that was trained, where ours has its own
 
 The last line is one JSON object: `images_vs_diffusers` (pictures per second of ours over diffusers) and
-`psnr_loss_db` (by how much our pictures are farther from the originals; below 0 they are nearer), and both for the
-recipe's steps under the same names with `_recipe`.
+`psnr_loss_db` (by how much our pictures are farther from the originals; below 0 they are nearer), both for the
+recipe's steps under the same names with `_recipe`, and `psnr_loss_db_same_end` (ours against the last of these).
 """
 
 from __future__ import annotations
@@ -53,13 +54,19 @@ console = Console(highlight=False)
 
 
 @torch.no_grad()
-def plain_loop(model: Detokenizer, tokens: Tensor, steps: int, seed: int) -> Tensor:
+def plain_loop(
+    model: Detokenizer, tokens: Tensor, steps: int, seed: int, *, same_end: bool = False
+) -> Tensor:
     """Paints latents as a diffusers pipeline does: nothing of the condition is kept between steps."""
     config = model.config
     shape = (config.latent_channels, config.latent_size, config.latent_size)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).expand(len(tokens), *shape)
     scheduler = type(model.scheduler).from_config(model.scheduler.config)
-    scheduler.set_timesteps(steps)
+    if same_end and config.objective == "flow":
+        scheduler = type(model.scheduler).from_config(model.scheduler.config, shift=1.0)
+        scheduler.set_timesteps(sigmas=model.solver(steps).sigmas[:-1].tolist())  # shifted already
+    else:
+        scheduler.set_timesteps(steps)
     for number, timestep in enumerate(scheduler.timesteps):
         sigma = scheduler.sigmas[number] if config.objective == "flow" else None
         level = (timestep.float() if sigma is None else sigma * TRAINING_STEPS).expand(len(tokens))
@@ -112,12 +119,16 @@ def main() -> None:
             recipe.detokenizer.sample_steps,
             lambda part: model.sample(part, recipe.detokenizer.sample_steps, 0),
         ),
+        "same end": (plain_steps, lambda part: plain_loop(model, part, plain_steps, 0, same_end=True)),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     painted: dict[str, NDArray[np.uint8]] = {}
     for _ in range(_ROUNDS):
         for name, (_, paint) in ways.items():
-            (with_library_attention if name == "diffusers" else lambda m: keep_conditions(m.denoiser))(model)
+            if name in ("ours", "recipe"):
+                keep_conditions(model.denoiser)
+            else:
+                with_library_attention(model)
             began = time.perf_counter()
             latents = torch.cat([paint(part) for part in tokens.split(given.batch)])
             seconds[name].append(time.perf_counter() - began)
@@ -137,6 +148,7 @@ def main() -> None:
     for name, suffix in (("ours", ""), ("recipe", "_recipe")):
         figures[f"images_vs_diffusers{suffix}"] = round(speed[name] / speed["diffusers"], 2)
         figures[f"psnr_loss_db{suffix}"] = round(quality["diffusers"] - quality[name], 3)
+    figures["psnr_loss_db_same_end"] = round(quality["same end"] - quality["ours"], 3)
     for name, bar in BARS.items():
         sign = "at least" if name == "images_vs_diffusers" else "at most"
         console.print(f"  {name:<22} {figures[name]:>7}   bar: {sign} {bar:g}")

@@ -63,12 +63,13 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     Raises:
         OSError: If the disk is full or the folder is not writable; the temporary file is removed.
     """
-    with _atomic_file(path) as stream:
+    with atomic_file(path) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def _atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Yields a stream; what is written to it becomes the file when the block ends, or nothing after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -93,7 +94,7 @@ def read_json(path: Path) -> Any:
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Writes one JSON object per line, atomically; a row at a time is held in memory."""
-    with _atomic_file(path) as stream:
+    with atomic_file(path) as stream:
         for row in rows:
             stream.write(json.dumps(row, sort_keys=True).encode() + b"\n")
 

@@ -104,3 +104,8 @@ def test_a_run_whose_steps_share_nothing_but_a_bucket(server: S3Server, tmp_path
     assert f"every clip, with its source and licence: {STORE}/store/build_conversations/" in traced
     told = visavis(tmp_path, "train", "encode", "--recipe", "smoke", "--store", STORE)
     assert f"the result is in {STORE}/store/encode_images/{steps['encode_images']['key']}/" in told
+    (trained,) = client_for(uri).search_runs(
+        [client_for(uri).get_experiment_by_name("visavis").experiment_id],
+        "tags.mlflow.runName LIKE '% encode'",
+    )
+    assert trained.info.status == "FINISHED"

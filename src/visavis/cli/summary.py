@@ -45,7 +45,7 @@ def show(run_dir: Path, console: Console, model: bool = True) -> None:
     console.print(Text("\nWhere to look", style="bold"))
     for name, words in (("report.html", "the report"), ("chat.png", "a chat of three rounds")):
         if (run_dir / name).is_file():
-            console.print(f"  {words:<24} {run_dir / name}", soft_wrap=True)
+            console.print(f"  {words:<24} {run_dir / name}", markup=False, soft_wrap=True)
     console.print("  curves, grids, versions  visavis ui")
     if model:
         console.print("  versions, who moved them visavis models --history")
@@ -65,7 +65,7 @@ def show_claims(run_dir: Path, page: Path | None, console: Console) -> None:
     console.print(content["context"])
     for path in (run_dir / "claims.json", run_dir / "claims.md", page):
         if path is not None:
-            console.print(f"  {path}", soft_wrap=True)
+            console.print(f"  {path}", markup=False, soft_wrap=True)
 
 
 def claims_table(content: Mapping[str, Any]) -> Table:

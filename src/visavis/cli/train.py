@@ -46,4 +46,4 @@ def train(
     manifest = Manifest.read(result.run_dir / "manifests" / f"{STAGES[stage].step}.json")
     for name, value in sorted(manifest.metrics.items()):
         console.print(f"  {name:<28} {value:.4g}")
-    console.print(f"the result is in {manifest.uri}", soft_wrap=True)
+    console.print(f"the result is in {manifest.uri}", markup=False, soft_wrap=True)

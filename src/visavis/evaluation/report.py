@@ -137,7 +137,7 @@ def summary(scorecard: Scorecard, verdict: Verdict | None = None) -> str:
     ]
     table = ["| figure | value | 95 % interval | n |", "| --- | ---: | ---: | ---: |", *rows]
     opening = [f"{_head(verdict)}. {verdict.words}".strip(), ""] if verdict else []
-    return "\n".join([*opening, *table, "", "Pictures and `report.html` are among the artifacts."])
+    return "\n".join([*opening, *table])
 
 
 def _head(verdict: Verdict) -> str:

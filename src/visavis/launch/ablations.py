@@ -84,8 +84,12 @@ def _all_done(
     """Runs arms side by side; yields each with the folder of its scorecard when it is done."""
     cores = os.cpu_count() or 1
     workers = min(workers or cores, len(todo))
+    where = run.run_dir / "arms"
     console.print(
-        f"\n{len(todo)} arms, {workers} at a time; their logs are in {run.run_dir / 'arms'}", style="bold"
+        f"\n{len(todo)} arms, {workers} at a time; their logs are in {where}",
+        style="bold",
+        markup=False,
+        soft_wrap=True,
     )
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, spawn, _take_cores, (max(1, cores // workers),)) as pool:

@@ -58,5 +58,7 @@ def _rendered(count: int, seed: int, folder: Path, console: Console) -> Path:
             out, count, seed, progress=lambda done, all_: status.update(f"rendering clips: {done} of {all_}")
         )
     finished.touch()
-    console.print(f"rendered {count} clips in {time.monotonic() - started:.0f} s: {out}")
+    console.print(
+        f"rendered {count} clips in {time.monotonic() - started:.0f} s: {out}", markup=False, soft_wrap=True
+    )
     return out

@@ -99,7 +99,7 @@ def run_local(
     taken = {step: str(path.resolve()) for step, path in (given or {}).items()}
     changes = {"given": taken, "skipped": skipped, "anew": tuple(anew)}
     context = context_for(recipe, runs, run_dir, run_dir.name, store=store).model_copy(update=changes)
-    console.print(f"run {run_dir.name} in {run_dir}")
+    console.print(f"run {run_dir.name} in {run_dir}", markup=False, soft_wrap=True)
     with followed(context.run_dir, run_dir, f"{FOLDER}/*"):
         carry_out(found, {"recipe": placed.model_dump_json()}, context, console, run_dir)
     return RunResult(run_dir, context.tracking_uri, context.parent_run_id)

@@ -12,6 +12,7 @@ from visavis.launch.jobs import Job, JobFailed, LocalLauncher
 from visavis.launch.local import RunResult, context_for, explained, run_local, watched
 from visavis.mirror import followed
 from visavis.recipes import Recipe
+from visavis.steps.close_run import close_run
 from visavis.steps.contracts import RunContext
 from visavis.tracking.tracker import FOLDER
 
@@ -102,13 +103,19 @@ def train_stage(
     todo = needed_for(name)
     run = run_local(recipe, runs=runs, console=console, pipeline="curate", store=store)
     context = context_for(recipe, runs.resolve(), run.run_dir, f"{run.run_dir.name} {name}", store=store)
-    with watched(context, console, run.run_dir):
-        for stage in todo:
-            try:
-                with followed(context.run_dir, run.run_dir, f"{FOLDER}/*"):
-                    _run(stage, recipe, context, run.run_dir, processes)
-            except JobFailed as error:
-                raise explained(run.run_dir, error, run.run_dir / _LOG) from error
+    succeeded = False
+    try:
+        with watched(context, console, run.run_dir):
+            for stage in todo:
+                try:
+                    with followed(context.run_dir, run.run_dir, f"{FOLDER}/*"):
+                        _run(stage, recipe, context, run.run_dir, processes)
+                except JobFailed as error:
+                    raise explained(run.run_dir, error, run.run_dir / _LOG) from error
+        succeeded = True
+    finally:
+        with followed(context.run_dir, run.run_dir, f"{FOLDER}/*"):
+            close_run(recipe.model_dump_json(), context.model_dump_json(), succeeded)
     return RunResult(run.run_dir, context.tracking_uri, context.parent_run_id)
 
 

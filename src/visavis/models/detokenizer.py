@@ -253,14 +253,15 @@ class Detokenizer(nn.Module):
     def solver(self, steps: int, device: torch.device | str | None = None) -> Any:
         """Returns a scheduler that is set to `steps` steps; it holds the state of the one sample it is in.
 
-        The last evaluation of a flow is at the least noise level that was trained, where the network sees most of the
-        picture; with diffusers' even levels it would be at `1 / steps`.
+        Euler's and the stochastic one end a flow at the least noise level that was trained, where the network sees most
+        of the picture; diffusers' own levels end below any that was.
         """
         facts, config = dict(self.scheduler.config), self.config
         if config.objective == "flow" and config.solver != "dpm":
             # By name: what the configuration says is dropped where its file lists the field as a default.
             flow = type(self.scheduler).from_config(facts, stochastic_sampling=config.solver == "stochastic")
-            levels = np.linspace(1.0, min(MIN_SIGMA, 1 / steps), steps)
+            last = MIN_SIGMA / (config.shift - (config.shift - 1) * MIN_SIGMA)  # the scheduler shifts it
+            levels = np.linspace(1.0, last, steps)
             flow.set_timesteps(sigmas=levels.tolist(), device=device)
             return flow
         if config.objective == "flow":

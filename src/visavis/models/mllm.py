@@ -22,6 +22,8 @@ from visavis.models.connectors import TokenShift, ViewPosition, input_connector,
 
 IGNORED = -100
 LLM_FOLDER = "llm"
+_LARGEST_FILE = "50GB"
+"""Where transformers cuts weights into several files."""
 
 
 @dataclass(frozen=True)
@@ -235,8 +237,17 @@ class Mllm(nn.Module):
         inner.mkdir(parents=True, exist_ok=True)
         # The model's own `save_pretrained` writes the same, but loads DeepSpeed wherever that is installed.
         state = self.llm.state_dict()
-        kept = state if dtype is None else {name: tensor.to(dtype) for name, tensor in state.items()}
-        save_torch_state_dict(kept, inner, metadata={"format": "pt"})
+        # Tied weights stay one tensor, which is written once.
+        cast = {tensor.data_ptr(): tensor.to(dtype or tensor.dtype) for tensor in state.values()}
+        kept = {name: cast[tensor.data_ptr()] for name, tensor in state.items()}
+        tied = list(self.llm._tied_weights_keys or {})
+        save_torch_state_dict(
+            kept,
+            inner,
+            max_shard_size=_LARGEST_FILE,
+            metadata={"format": "pt"},
+            shared_tensors_to_discard=tied,
+        )
         config = copy.deepcopy(self.llm.config)
         config.architectures, config.dtype = [type(self.llm).__name__], dtype or self.llm.dtype
         config.save_pretrained(inner)

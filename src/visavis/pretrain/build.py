@@ -88,7 +88,7 @@ PLANS: dict[str, PartPlan] = {
             "linear_read_out_scene_psnr_db": ("linear read-out of the 64 tokens, scenes, dB", 22.0),
             "linear_read_out_closeup_psnr_db": ("linear read-out of the 64 tokens, close-ups, dB", 22.0),
         },
-        ("encoder/*.pt", "pictures/*/tokens.npy"),
+        ("encoder/checkpoints", "pictures/*/tokens.npy"),
     ),
     "vae": PartPlan(
         "vae",
@@ -108,7 +108,7 @@ PLANS: dict[str, PartPlan] = {
             "recall_at_1_among_64_scenes": ("recall@1 among 64 scenes", 0.80),
             "recall_at_1_among_64_pairs": ("recall@1 among 64 pictures of two people", None),
         },
-        ("clip/*.pt",),
+        ("clip/checkpoints", "clip/pictures.pt"),
     ),
     "text_to_image": PartPlan(
         "text_to_image",
@@ -120,7 +120,7 @@ PLANS: dict[str, PartPlan] = {
             "round_trip_psnr_db": ("64 tokens through the DiT after 300 tuning steps, scenes, dB", 23.0),
             "round_trip_closeup_psnr_db": ("the same, close-ups, dB", 23.0),
         },
-        ("text_to_image/*.pt",),
+        ("text_to_image/checkpoints",),
         needs=("image_encoder", "clip", "vae"),
         then=("round_trip", "--parts", "{work}/parts", *_PICTURES),
     ),
@@ -138,7 +138,7 @@ PLANS: dict[str, PartPlan] = {
             "crop_mse": ("crop by side or looks: mean squared error of image tokens", None),
             "paint_mse": ("text-to-image: mean squared error of image tokens", None),
         },
-        ("mllm/*.pt",),
+        ("mllm/checkpoints",),
         needs=("image_encoder",),
         remark="Crops are coarse, so two people of like colours are easily taken for one another; crops still"
         " gained when the training ended. Its figures are on close-ups as they are cut today, the face at one size;"
@@ -222,7 +222,7 @@ def _withdraw(work: Path, parts: Sequence[str]) -> None:
         plan = PLANS[name]
         for pattern in plan.leaves:
             for path in work.glob(pattern):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         if (old := work / "parts" / plan.folder).exists():
             kept = work / "replaced" / plan.folder
             shutil.rmtree(kept, ignore_errors=True)

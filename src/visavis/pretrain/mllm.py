@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
@@ -24,7 +25,7 @@ from visavis.errors import VisavisError
 from visavis.files import write_json
 from visavis.models.image_encoder import ImageEncoder, pool_tokens
 from visavis.models.mllm import IGNORED, Mllm, MllmBatch, MllmConfig
-from visavis.models.pixels import to_tensor
+from visavis.pretrain.encoded import encoded
 from visavis.pretrain.geometry import initialise_locally
 from visavis.pretrain.local_task import LocalTask
 from visavis.pretrain.pictures import PictureSet
@@ -43,6 +44,7 @@ from visavis.pretrain.skills import (
     picture_sample,
     text_sample,
 )
+from visavis.pretrain.start import begin
 from visavis.pretrain.vocabulary import build_tokenizer, save_tokenizer
 from visavis.storybook.captions import CLOTHES_VOCABULARY, LOOKS_VOCABULARY, NAMES, PLACES_VOCABULARY
 from visavis.training.config import OptimConfig
@@ -137,25 +139,15 @@ def all_texts() -> list[str]:
     ]
 
 
-def encode_set(encoder: ImageEncoder, pictures: PictureSet, cache: Path) -> np.ndarray:
-    """Returns pooled tokens float16 `[N, 64, d]` of every row, from `cache` when they are there."""
-    if cache.is_file():
-        return np.load(cache, mmap_mode="r")
-    parts = []
-    with torch.no_grad():
-        for start in range(0, len(pictures.images), 128):
-            batch = to_tensor(pictures.images[start : start + 128])
-            parts.append(pool_tokens(encoder(batch)).half().numpy())
-    tokens = np.concatenate(parts)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    np.save(cache, tokens)
-    return tokens
+def encode_set(encoder: ImageEncoder, pictures: PictureSet) -> NDArray[np.float16]:
+    """Returns pooled tokens `[N, 64, d]` of every picture of a set; they are kept beside it."""
+    return encoded(pictures, "tokens", lambda pixels: pool_tokens(encoder(pixels)))
 
 
 def open_world(encoder: ImageEncoder, root: Path) -> World:
     """Encodes a picture set and sorts its rows into casts."""
     pictures = PictureSet.open(root)
-    tokens = encode_set(encoder, pictures, root / "tokens.npy")
+    tokens = encode_set(encoder, pictures)
     pairs, singles, scenes = [], [], []
     for number, row in enumerate(pictures.rows):
         people = tuple(_member(p) for p in row["people"])
@@ -337,8 +329,9 @@ def train_mllm(
         log: Receives lines for people.
 
     Raises:
-        VisavisError: If the model in `start` has another vocabulary.
+        VisavisError: If the model in `start` has another vocabulary, or the checkpoint in `work` began from others.
     """
+    begin(work, start)
     tokenizer = build_tokenizer(all_texts(), IMAGE_TOKENS)
     template = Template(tokenizer, IMAGE_TOKENS)
     world, fresh = open_world(encoder, pictures), open_world(encoder, unseen)

@@ -49,8 +49,8 @@ def measure_round_trip(
     denoiser = PixArtTransformer2DModel.from_pretrained(folder / DENOISER_FOLDER, torch_dtype=torch.float32)
     scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
     known = PictureSet.open(pictures)
-    tokens = encode_set(encoder, known, pictures / "tokens.npy")
-    latents = encode_latents(autoencoder, known.images, pictures / "latents.npy")
+    tokens = encode_set(encoder, known)
+    latents = encode_latents(autoencoder, known)
     torch.manual_seed(0)
     detokenizer = Detokenizer.from_text_to_image(denoiser, scheduler, tokens.shape[2])
     config = OptimConfig(steps=steps, batch_size=batch_size, lr=1e-3, warmup=20, log_every=50)
@@ -60,7 +60,7 @@ def measure_round_trip(
         )
     figures: dict[str, float] = {}
     fresh = PictureSet.open(unseen)
-    fresh_tokens = encode_set(encoder, fresh, unseen / "tokens.npy")
+    fresh_tokens = encode_set(encoder, fresh)
     for kind, key in (("scene", "round_trip_psnr_db"), ("closeup", "round_trip_closeup_psnr_db")):
         rows = fresh.select(kind)[:_JUDGED]
         with torch.no_grad():

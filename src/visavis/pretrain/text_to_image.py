@@ -29,10 +29,11 @@ from visavis.models.detokenizer import (
     TRAINING_STEPS,
     draw_sigma,
 )
-from visavis.models.pixels import to_tensor
 from visavis.pretrain.clip import MAX_WORDS, row_caption
+from visavis.pretrain.encoded import encoded
 from visavis.pretrain.local_task import LocalTask
 from visavis.pretrain.pictures import PictureSet
+from visavis.pretrain.start import begin
 from visavis.training.config import OptimConfig
 from visavis.training.engine import train
 
@@ -57,18 +58,9 @@ class Condition(NamedTuple):
     mask: Tensor
 
 
-def encode_latents(autoencoder: AutoencoderDC, images: np.ndarray, cache: Path) -> np.ndarray:
-    """Returns scaled latents float16 `[N, C, h, w]` of a picture set, from `cache` when they are there."""
-    if cache.is_file():
-        return np.load(cache, mmap_mode="r")
-    parts = []
-    with torch.no_grad():
-        for start in range(0, len(images), 128):
-            encoded = to_latents(autoencoder, to_tensor(images[start : start + 128]))
-            parts.append(encoded.half().numpy())
-    latents = np.concatenate(parts)
-    np.save(cache, latents)
-    return latents
+def encode_latents(autoencoder: AutoencoderDC, pictures: PictureSet) -> NDArray[np.float16]:
+    """Returns scaled latents `[N, C, h, w]` of a picture set; they are kept beside it."""
+    return encoded(pictures, "latents", lambda pixels: to_latents(autoencoder, pixels))
 
 
 def whole_pairs(known: PictureSet) -> NDArray[np.int64]:
@@ -166,9 +158,13 @@ def train_text_to_image(
         config: Optimizer and schedule.
         start: Result of an earlier training to go on from; None begins anew.
         pairs: Share of draws that are whole pictures of two people; their faces are small and learned last.
+
+    Raises:
+        VisavisError: If the checkpoint in `work` is of a training that began from other weights than `start`.
     """
+    begin(work, start)
     known = PictureSet.open(pictures)
-    latents = encode_latents(autoencoder, known.images, pictures / "latents.npy")
+    latents = encode_latents(autoencoder, known)
     of_two = whole_pairs(known)
     words = _reader(clip.text_model, tokenizer)
     torch.manual_seed(0)
@@ -192,7 +188,7 @@ def train_text_to_image(
     model.float()
     FlowMatchEulerDiscreteScheduler().save_pretrained(out / "scheduler")
     fresh = PictureSet.open(unseen)
-    figures = measure(model, words, fresh, encode_latents(autoencoder, fresh.images, unseen / "latents.npy"))
+    figures = measure(model, words, fresh, encode_latents(autoencoder, fresh))
     write_json(out / "figures.json", figures)
     return figures
 
@@ -201,6 +197,7 @@ def main() -> None:
     """Trains from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", type=Path, default=Path(".work/parts"))
+    parser.add_argument("--work", type=Path, help="folder of the checkpoints; default: beside the parts")
     parser.add_argument("--pictures", type=Path, default=Path(".work/pictures/train"))
     parser.add_argument("--unseen", type=Path, default=Path(".work/pictures/eval"))
     parser.add_argument("--steps", type=int, default=12000)
@@ -225,7 +222,8 @@ def main() -> None:
         log_every=50,
         weight_decay=0.01,
     )
-    work, out = given.parts.parent / "text_to_image", given.parts / "text_to_image"
+    out = given.parts / "text_to_image"
+    work = given.work or given.parts.parent / out.name
     figures = train_text_to_image(
         work,
         out,

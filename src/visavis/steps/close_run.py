@@ -201,6 +201,8 @@ def _report(
     said = _tags(run, manifests)
     if scorecard:
         said[MLFLOW_RUN_NOTE] = summary(scorecard, _verdict(folder, manifests))
+        if "evaluate_model" in manifests:
+            said[MLFLOW_RUN_NOTE] += f"\n\nPictures and `{REPORT}` are among the artifacts."
     client.log_batch(parent, tags=[RunTag(name, value) for name, value in said.items() if value])
     paths = [folder / name for name in _SENT]
     if "evaluate_model" in manifests:

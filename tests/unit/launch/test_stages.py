@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -12,7 +13,8 @@ import pytest
 from visavis.errors import VisavisError
 from visavis.launch import stages
 from visavis.launch.jobs import JobFailed
-from visavis.launch.stages import STAGES, needed_for
+from visavis.launch.local import RunResult
+from visavis.launch.stages import STAGES, Stage, needed_for
 from visavis.recipes import recipe_named
 from visavis.steps.contracts import RunContext
 from visavis.training.engine import RESUME_ME
@@ -69,6 +71,27 @@ def test_a_stage_runs_in_a_process_of_its_own(context: RunContext) -> None:
     with pytest.raises(JobFailed, match="tune_mllm_pair ended with 1"):
         stages._run(STAGES["pair"], recipe, context, Path(context.run_dir), 1)
     assert "ValueError: broken" in (Path(context.run_dir) / "stages.log").read_text()
+
+
+@pytest.mark.parametrize(("name", "ends"), [("encode", True), ("reconstruct", False)])
+def test_the_run_of_a_stage_is_closed_whatever_becomes_of_it(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch, name: str, ends: bool
+) -> None:
+    def run(stage: Stage, *_: object) -> None:
+        if stage.step != "encode_images":
+            raise JobFailed("it ended with 1")
+
+    run_dir, closed = Path(context.run_dir), []
+    (run_dir / "timings").mkdir()
+    monkeypatch.setattr(stages, "run_local", lambda *_, **__: RunResult(run_dir, "", ""))
+    monkeypatch.setattr(stages, "context_for", lambda *_, **__: context)
+    monkeypatch.setattr(stages, "_run", run)
+    monkeypatch.setattr(stages, "close_run", lambda recipe, told, succeeded: closed.append((told, succeeded)))
+    with (
+        contextlib.nullcontext() if ends else pytest.raises(VisavisError, match="failed outside of its steps")
+    ):
+        stages.train_stage(recipe_named("smoke"), name, runs=run_dir.parent)
+    assert closed == [(context.model_dump_json(), ends)]
 
 
 def test_several_processes_are_started_by_torchrun(context: RunContext) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
@@ -263,6 +264,9 @@ def test_the_llama_is_saved_as_transformers_saves_it(
     assert sorted(path.name for path in ours.iterdir()) == sorted(path.name for path in theirs.iterdir())
     for name in ("config.json", "generation_config.json"):
         assert json.loads((ours / name).read_text()) == json.loads((theirs / name).read_text())
+    written, expected = (load_file(folder / "model.safetensors") for folder in (ours, theirs))
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[name], weight) for name, weight in expected.items())
     read = LlamaForCausalLM.from_pretrained(ours, dtype=torch.float32).state_dict()
     for name, weight in model.llm.state_dict().items():
         assert torch.equal(read[name], weight.to(dtype or torch.float32).float())

@@ -20,8 +20,9 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 
 from visavis.errors import VisavisError
+from visavis.models import detokenizer
 from visavis.models.denoisers import Denoiser, load_denoiser
-from visavis.models.detokenizer import Detokenizer, draw_sigma
+from visavis.models.detokenizer import MIN_SIGMA, Detokenizer, draw_sigma
 from visavis.training.baselines import unet_like
 
 TOKEN_DIM, WORDS = 6, 12
@@ -176,11 +177,23 @@ def test_all_tokens_can_be_read() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("solver", ["euler", "stochastic"])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_flow_ends_at_the_least_level_that_was_trained(solver: str, shift: float) -> None:
+    model = built("pixart", solver=solver, shift=shift)
+    for steps in (2, 5, 50):
+        sigmas = model.solver(steps).sigmas
+        assert len(sigmas) == steps + 1
+        assert float(sigmas[0]) == pytest.approx(1)
+        assert float(sigmas[-2]) == pytest.approx(MIN_SIGMA)
+
+
 def test_both_solvers_follow_one_path(monkeypatch: pytest.MonkeyPatch) -> None:
     def smooth(self: Detokenizer, noisy: Tensor, *_: Any) -> Tensor:
         return torch.tanh(noisy)
 
     monkeypatch.setattr(Detokenizer, "_predict", smooth)
+    monkeypatch.setattr(detokenizer, "MIN_SIGMA", 1 / 500)  # where dpm ends
     tokens = torch.randn(2, 64, TOKEN_DIM)
     euler, dpm = (built("pixart", solver=name) for name in ("euler", "dpm"))
     first, second = (model.sample(tokens, 500, seed=3) for model in (euler, dpm))

@@ -13,6 +13,8 @@ from visavis.files import read_json, write_atomic, write_json
 from visavis.packs import load_pack
 from visavis.pretrain import build as builder
 from visavis.pretrain.build import FIGURES, PLANS, TRAINED_BY, assemble, build
+from visavis.training.engine.checkpoints import COMPLETE
+from visavis.training.engine.loop import CHECKPOINTS
 
 MODULES = {
     module: name for name, plan in PLANS.items() for module, *_ in filter(None, (plan.command, plan.then))
@@ -60,12 +62,18 @@ def test_a_part_trained_anew_begins_afresh_and_so_does_what_needs_it(
 ) -> None:
     work = tmp_path / "work"
     build(work, tmp_path / "pack")
+    checkpoint = Path(CHECKPOINTS) / "step-000000001" / COMPLETE
     stale = [
-        work / "encoder" / "checkpoint.pt",
+        work / "encoder" / checkpoint,
         work / "pictures" / "train" / "tokens.npy",
-        work / "mllm" / "checkpoint.pt",
+        work / "text_to_image" / checkpoint,
+        work / "mllm" / checkpoint,
     ]
-    kept = [work / "clip" / "checkpoint.pt", work / "pictures" / "train" / "latents.npy"]
+    kept = [
+        work / "clip" / checkpoint,
+        work / "vae" / "decoder.pt",
+        work / "pictures" / "train" / "latents.npy",
+    ]
     for path in (*stale, *kept):
         write_atomic(path, b"")
     trained.clear()
@@ -73,13 +81,16 @@ def test_a_part_trained_anew_begins_afresh_and_so_does_what_needs_it(
     assert trained == ["encoder", "text_to_image", "round_trip", "mllm"]
     assert not any(path.exists() for path in stale) and all(path.exists() for path in kept)
     assert (work / "replaced" / "mllm" / FIGURES).is_file()
+    build(work, tmp_path / "pack", ["clip", "vae"])
+    assert not any(path.exists() for path in kept)
 
 
 def test_a_part_in_training_is_resumed(tmp_path: Path, trained: list[str]) -> None:
     work = tmp_path / "work"
-    write_atomic(work / "clip" / "checkpoint.pt", b"")
+    checkpoint = work / "clip" / CHECKPOINTS / "step-000000001" / COMPLETE
+    write_atomic(checkpoint, b"")
     build(work, tmp_path / "pack", ["clip"])
-    assert (work / "clip" / "checkpoint.pt").exists()
+    assert checkpoint.exists()
 
 
 def test_a_named_part_is_trained_beside_those_of_the_pack_that_is_there(

@@ -9,12 +9,16 @@ import pytest
 import torch
 from diffusers import PixArtTransformer2DModel
 
+from visavis.errors import VisavisError
+from visavis.files import write_atomic
 from visavis.models.detokenizer import DENOISER_FOLDER
 from visavis.packs.loaders import load_autoencoder, load_clip
 from visavis.packs.manifest import Pack, load_pack
 from visavis.pretrain.pictures import PictureSet
+from visavis.pretrain.start import begin
 from visavis.pretrain.text_to_image import draw_rows, train_text_to_image, whole_pairs
 from visavis.training.config import OptimConfig
+from visavis.training.engine.loop import CHECKPOINTS
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +62,18 @@ def test_training_goes_on_from_an_earlier_result(pictures: PictureSet, tmp_path:
         for folder in (start, tmp_path / "out")
     )
     assert all(torch.equal(before[name].half(), after[name].half()) for name in before)
+
+
+def test_checkpoints_of_another_beginning_are_refused(tmp_path: Path) -> None:
+    first, second, work = tmp_path / "first", tmp_path / "second", tmp_path / "work"
+    for number, folder in enumerate((first, second)):
+        write_atomic(folder / "denoiser" / "model.safetensors", f"weights {number}")
+    with pytest.raises(VisavisError, match=r"holds no \*\.safetensors"):
+        begin(work, tmp_path / "nowhere")
+    begin(work, second)
+    begin(work, first)
+    (work / CHECKPOINTS).mkdir()
+    begin(work, first)
+    for other in (second, None):
+        with pytest.raises(VisavisError, match="began from other weights"):
+            begin(work, other)

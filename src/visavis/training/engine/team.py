@@ -171,8 +171,9 @@ class PlainTeam(Team):
         for name, parameter in self.names.items():
             parameter.copy_(weights[name])
             if f"{STEPS}.{name}" in moments:
-                state = {key: moments[f"{key}.{name}"].to(parameter.device) for key in MOMENTS}
-                self._optimizer.state[parameter] = {STEPS: moments[f"{STEPS}.{name}"].float().cpu(), **state}
+                # A fused step wants its count, too, where the weights are.
+                state = {key: moments[f"{key}.{name}"].to(parameter.device) for key in (STEPS, *MOMENTS)}
+                self._optimizer.state[parameter] = state
 
     @override
     def release(self) -> None:
@@ -281,7 +282,8 @@ class ShardedTeam(Team):
         for flat in _flat_parameters(outer):
             state = outer.optimizer.state[flat]
             if MOMENTS[0] not in state:
-                state.update({key: torch.zeros_like(flat) for key in MOMENTS}, step=torch.zeros(()))
+                state.update({key: torch.zeros_like(flat) for key in MOMENTS})
+                state[STEPS] = torch.zeros((), device=flat.device)
             state[STEPS] = torch.zeros_like(state[STEPS])
         if hasattr(outer, "_lazy_init_hp_params_optimizer_state"):
             outer._lazy_init_hp_params_optimizer_state()
@@ -342,6 +344,7 @@ def import_deepspeed() -> Any:
         ops.__compatible_ops__["deepspeed_shm_comm"] = False  # its first use would compile it for minutes
     if not torch.distributed.is_initialized():
         deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(_leave)
     return deepspeed
 
 
@@ -376,6 +379,12 @@ def _joined(device: torch.device) -> tuple[int, int]:
     if "WORLD_SIZE" in os.environ and not _has_group():
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if _has_group() else (0, 1)
+
+
+def _leave() -> None:
+    """Ends the group of this process, if it still has one."""
+    if _has_group():
+        torch.distributed.destroy_process_group()
 
 
 def _has_group() -> bool:
