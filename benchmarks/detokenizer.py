@@ -61,11 +61,12 @@ def plain_loop(
     config = model.config
     shape = (config.latent_channels, config.latent_size, config.latent_size)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).expand(len(tokens), *shape)
-    scheduler = type(model.scheduler).from_config(model.scheduler.config)
+    kind, facts = type(model.scheduler), model.scheduler.config
     if same_end and config.objective == "flow":
-        scheduler = type(model.scheduler).from_config(model.scheduler.config, shift=1.0)
-        scheduler.set_timesteps(sigmas=model.solver(steps).sigmas[:-1].tolist())  # shifted already
+        scheduler = kind.from_config(facts, shift=1.0)  # the levels of ours are shifted already
+        scheduler.set_timesteps(sigmas=model.solver(steps).sigmas[:-1].tolist())
     else:
+        scheduler = kind.from_config(facts)
         scheduler.set_timesteps(steps)
     for number, timestep in enumerate(scheduler.timesteps):
         sigma = scheduler.sigmas[number] if config.objective == "flow" else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,20 +105,26 @@ def train_stage(
     todo = needed_for(name)
     run = run_local(recipe, runs=runs, console=console, pipeline="curate", store=store)
     context = context_for(recipe, runs.resolve(), run.run_dir, f"{run.run_dir.name} {name}", store=store)
+    with _closed(recipe, context, run.run_dir), watched(context, console, run.run_dir):
+        for stage in todo:
+            try:
+                with followed(context.run_dir, run.run_dir, f"{FOLDER}/*"):
+                    _run(stage, recipe, context, run.run_dir, processes)
+            except JobFailed as error:
+                raise explained(run.run_dir, error, run.run_dir / _LOG) from error
+    return RunResult(run.run_dir, context.tracking_uri, context.parent_run_id)
+
+
+@contextmanager
+def _closed(recipe: Recipe, context: RunContext, run_dir: Path) -> Iterator[None]:
+    """Writes the run's summary and ends its MLflow run after the block, whatever became of it."""
     succeeded = False
     try:
-        with watched(context, console, run.run_dir):
-            for stage in todo:
-                try:
-                    with followed(context.run_dir, run.run_dir, f"{FOLDER}/*"):
-                        _run(stage, recipe, context, run.run_dir, processes)
-                except JobFailed as error:
-                    raise explained(run.run_dir, error, run.run_dir / _LOG) from error
+        yield
         succeeded = True
     finally:
-        with followed(context.run_dir, run.run_dir, f"{FOLDER}/*"):
+        with followed(context.run_dir, run_dir, f"{FOLDER}/*"):
             close_run(recipe.model_dump_json(), context.model_dump_json(), succeeded)
-    return RunResult(run.run_dir, context.tracking_uri, context.parent_run_id)
 
 
 def _run(stage: Stage, recipe: Recipe, context: RunContext, run_dir: Path, processes: int) -> None:

@@ -176,7 +176,6 @@ def test_all_tokens_can_be_read() -> None:
     assert built("pixart", image_tokens=256).sample(torch.randn(2, 256, TOKEN_DIM), 2).shape == (2, 4, 8, 8)
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("solver", ["euler", "stochastic"])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_a_flow_ends_at_the_least_level_that_was_trained(solver: str, shift: float) -> None:
@@ -188,6 +187,7 @@ def test_a_flow_ends_at_the_least_level_that_was_trained(solver: str, shift: flo
         assert float(sigmas[-2]) == pytest.approx(MIN_SIGMA)
 
 
+@torch.no_grad()
 def test_both_solvers_follow_one_path(monkeypatch: pytest.MonkeyPatch) -> None:
     def smooth(self: Detokenizer, noisy: Tensor, *_: Any) -> Tensor:
         return torch.tanh(noisy)

@@ -283,8 +283,7 @@ class ShardedTeam(Team):
             state = outer.optimizer.state[flat]
             if MOMENTS[0] not in state:
                 state.update({key: torch.zeros_like(flat) for key in MOMENTS})
-                state[STEPS] = torch.zeros((), device=flat.device)
-            state[STEPS] = torch.zeros_like(state[STEPS])
+            state[STEPS] = torch.zeros((), device=flat.device)
         if hasattr(outer, "_lazy_init_hp_params_optimizer_state"):
             outer._lazy_init_hp_params_optimizer_state()
 
