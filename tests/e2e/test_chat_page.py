@@ -87,7 +87,7 @@ def test_three_rounds_branches_and_reload(served: Served, driver: Any, tmp_path:
         say(driver, words)
     until(lambda: len(pictures(driver)) == 3)
     assert said(driver)[0] == "You: two friends, Julian and Olivia"
-    assert said(driver)[1] == "Model: generated an image [1 picture]"
+    assert said(driver)[1] == "Model: Generated an image [1 picture]"
     screenshot(driver, artifacts(tmp_path) / "chat-page.png", full=False)
 
     find(driver, "#undo")[0].click()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from visavis.chat.casing import is_uncased, with_capitals
 from visavis.chat.conversation import ASSISTANT, USER, Message, Part, Picture
 from visavis.chat.memory import Memory, Store
 from visavis.chat.model import ChatModel, Reply
@@ -121,6 +122,7 @@ class Talker:
 
     def __init__(self, model: ChatModel, memory_mib: int = 512) -> None:
         self.model = model
+        self.uncased = is_uncased(model.tokenizer)
         room = memory_mib * MEBIBYTE
         self.features: Store[Features] = Store(room // _PICTURES_SHARE)
         self.memories: Store[Memory] = Store(room - room // _PICTURES_SHARE)
@@ -136,7 +138,7 @@ class Talker:
             replies = self.model.respond([self._chat(draft) for draft in talking], self.memories)
             for draft, reply in zip(talking, replies, strict=True):
                 if reply.text:
-                    draft.parts.append(reply.text)
+                    draft.parts.append(self._cased(draft.request, reply.text))
                 shown = len(draft.tokens) + 1
                 draft.ended = reply.tokens is None or shown >= draft.request.wish.pictures
             self._paint(list(zip(talking, replies, strict=True)))
@@ -152,7 +154,7 @@ class Talker:
             messages.append(Message(ASSISTANT, tuple(draft.parts)))
         turns, seen = turns_of(messages, self.model.mllm.config.views, self.model.picture_size)
         names = [content_of(picture) for picture in seen]
-        wish = request.wish
+        wish, hear = request.wish, request.hear
         return Chat(
             turns,
             self._tokens(seen, names),
@@ -161,8 +163,11 @@ class Talker:
             wish.identity,
             wish.temperature,
             wish.seed,
-            request.hear,
+            hear and (lambda text: hear(self._cased(request, text))),
         )
+
+    def _cased(self, request: Request, text: str) -> str:
+        return with_capitals(text, [message.text for message in request.messages]) if self.uncased else text
 
     def _tokens(self, pictures: list[Picture], names: list[str]) -> list[NDArray[np.float32]]:
         found = {name: self.features.get(name) for name in names}

@@ -256,11 +256,16 @@ class Prompts(_Section):
         description="Asks for a person from head to toe; holds {name}.",
     )
     reply: str = Field("I have generated an image.", description="Comes before every generated picture.")
+    plan: str = Field(
+        "I have generated an image: on the left {left}, on the right {right}.",
+        description="The reply that also says who stands where, looking how; holds {left} and {right}.",
+    )
 
     @model_validator(mode="after")
     def _placeholders(self) -> Prompts:
         names = [(field, "{name}") for field in ("close_up", "photo", "full_body")]
-        for field, placeholder in [("picture", "{caption}"), *names]:
+        sides = [("plan", "{left}"), ("plan", "{right}")]
+        for field, placeholder in [("picture", "{caption}"), *names, *sides]:
             if getattr(self, field).count(placeholder) != 1:
                 raise ValueError(f"{field} must hold {placeholder} once")
         return self

@@ -27,6 +27,7 @@ from visavis.evaluation.style import (
 
 _PHONE, _PICTURE, _TRUTH, _PAD, _GAP = 356, 208, 76, 16, 20
 _LETTER, _LEADING, _NOTE = 12.5, 19, 10
+_SAID, _SAID_LEADING = 11.5, 17
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,13 @@ def _lines(text: str) -> list[list[Word]]:
 
 
 def _round_height(item: ChatRound) -> float:
-    said = _LEADING + 6 if item.said else 0
+    said = len(_said(item)) * _SAID_LEADING + 6 if item.said else 0
     return len(_lines(item.asked)) * _LEADING + 16 + 10 + said + _PICTURE + _PAD + 6
+
+
+def _said(item: ChatRound) -> list[list[Word]]:
+    """Returns the lines of the model's words."""
+    return wrap(plain(item.said, SOFT), _SAID, _PHONE - 2 * _PAD)
 
 
 def _chat_height(chat: Sequence[ChatRound]) -> float:
@@ -165,8 +171,10 @@ def _draw_round(canvas: Canvas, item: ChatRound, names: Sequence[str], left: flo
         canvas.words(right - wide - 13, y + 8 + index * _LEADING, line, size=_LETTER)
     y += tall + 10
     if item.said:
-        canvas.words(left + _PAD, y, plain(_shortened(item.said, 11.5, _PHONE - 92), SOFT), size=11.5)
-        y += _LEADING + 6
+        for line_of_words in _said(item):
+            canvas.words(left + _PAD, y, line_of_words, size=_SAID)
+            y += _SAID_LEADING
+        y += 6
     asked = [index for index, name in enumerate(names) if _mentions(item.asked, name)]
     x = left + _PAD
     if len(asked) == 1:

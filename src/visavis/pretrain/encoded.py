@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from visavis.files import atomic_file
 from visavis.models.pixels import to_tensor
@@ -28,7 +29,8 @@ def encoded(pictures: PictureSet, name: str, encode: Callable[[Tensor], Tensor])
     if not cache.is_file():
         parts = []
         with torch.no_grad():
-            for start in range(0, len(pictures.images), _BATCH):
+            starts = range(0, len(pictures.images), _BATCH)
+            for start in tqdm(starts, desc=f"{name} of {pictures.root.name}", unit="batch", mininterval=2.0):
                 parts.append(encode(to_tensor(pictures.images[start : start + _BATCH])).half().numpy())
         with atomic_file(cache) as stream:
             np.save(stream, np.concatenate(parts))

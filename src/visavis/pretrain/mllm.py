@@ -8,8 +8,8 @@ on unseen people, with names drawn anew for every caption.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +87,14 @@ class Curriculum:
         binding: Until here names in words alone are most of it.
         vary: From here requests vary in form.
         refine: From here pictures are most of it, for words are learned by then.
+        shares: Share of some skills from the end of `binding` on, the others in proportion.
     """
 
     first: int = 300
     binding: int = 800
     vary: int = 5000
     refine: int = 7500
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     def mix(self, step: int) -> dict[str, float]:
         """Returns the weight of each skill."""
@@ -100,7 +102,10 @@ class Curriculum:
             return _FIRST
         if step < self.binding:
             return _BINDING
-        return MIX if step < self.refine else _REFINING
+        mix = MIX if step < self.refine else _REFINING
+        others = sum(weight for skill, weight in mix.items() if skill not in self.shares)
+        rest = (1 - sum(self.shares.values())) / others
+        return {skill: self.shares.get(skill, weight * rest) for skill, weight in mix.items()}
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ def open_world(encoder: ImageEncoder, root: Path) -> World:
     tokens = encode_set(encoder, pictures)
     pairs, singles, scenes = [], [], []
     for number, row in enumerate(pictures.rows):
-        people = tuple(_member(p) for p in row["people"])
+        people = tuple(_member(p, row["kind"] != "closeup") for p in row["people"])
         cast = Cast(number, people, row["place"])
         if row["kind"] in ("closeup", "portrait") or row["layout"] in ("portrait", "one"):
             singles.append(cast)
@@ -165,9 +170,10 @@ def open_world(encoder: ImageEncoder, root: Path) -> World:
     return World(tokens, pairs, singles, scenes)
 
 
-def _member(person: dict[str, Any]) -> Member:
+def _member(person: dict[str, Any], dressed: bool) -> Member:
     face = -1 if person["closeup"] is None else person["closeup"]
-    return Member(tuple(person["looks"]), person["side"] or "", face)
+    looks = (*person["looks"], person["clothes"]) if dressed else tuple(person["looks"])
+    return Member(looks, person["side"] or "", face)
 
 
 def mean_boxes(pictures: PictureSet) -> dict[str, tuple[float, float, float, float]]:
@@ -288,7 +294,9 @@ def _untrained(tokenizer: PreTrainedTokenizerBase, template: Template, world: Wo
     """Builds a model whose attention begins where the curriculum wants it."""
     model = build_model(tokenizer, world.tokens.shape[2])
     names = {i for text in NAMES for i in template.ids(text)}
-    telling = {i for text in (*SIDES, *LOOKS_VOCABULARY) for i in template.ids(text)} - names
+    telling = {
+        i for text in (*SIDES, *LOOKS_VOCABULARY, *CLOTHES_VOCABULARY) for i in template.ids(text)
+    } - names
     boxes = mean_boxes(PictureSet.open(pictures))
     initialise_locally(model, template.queries, sorted(names), sorted(telling), boxes)
     return model
@@ -388,12 +396,22 @@ def main() -> None:
     parser.add_argument("--binding-steps", type=int, default=Curriculum.binding)
     parser.add_argument("--vary-from", type=int, default=Curriculum.vary)
     parser.add_argument("--refine-from", type=int, default=Curriculum.refine)
+    parser.add_argument(
+        "--share",
+        action="append",
+        default=[],
+        metavar="SKILL=SHARE",
+        help="share of a skill in the later mixes",
+    )
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--ema", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    shares = {skill: float(share) for skill, _, share in (text.partition("=") for text in given.share)}
+    if unknown := sorted(shares.keys() - MIX.keys()):
+        parser.error(f"--share: unknown skill {unknown[0]}; use {', '.join(MIX)}")
     config = OptimConfig(
         steps=given.steps,
         batch_size=given.batch_size,
@@ -411,7 +429,7 @@ def main() -> None:
         given.pictures,
         given.unseen,
         config,
-        Curriculum(given.first_steps, given.binding_steps, given.vary_from, given.refine_from),
+        Curriculum(given.first_steps, given.binding_steps, given.vary_from, given.refine_from, shares),
         given.start,
     )
     print(figures)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from visavis.chat.template import RESPONSE, Turn, assistant, user
+from visavis.chat.template import PLAN, RESPONSE, Turn, assistant, user
 
 SIDES = ("left", "right")
 DESCRIBE = "Describe this person."
@@ -30,6 +30,8 @@ OPENINGS = ("two friends, ", "a photo of ", "a picture of ", "")
 STYLES = (0.66, 0.2, 0.14)
 """Shares of captions that tell of a person the looks, the side, nothing."""
 SIDES_OFTEN = (0.38, 0.54, 0.08)
+_PLANNED = 0.7
+"""Share of pictures of two named people that are planned in words before they are painted."""
 HAIR_WORDS = ("hair", "head", "bob", "bun", "mohawk")
 SKILLS = ("text", "paint", "describe", "place", "who", "side", "crop", "name")
 
@@ -39,7 +41,7 @@ class Member:
     """One person of a picture, in words.
 
     Attributes:
-        looks: Phrases, the most telling first ("a crown", "long red hair", "round glasses").
+        looks: Phrases, the most telling first ("a crown", "long red hair", "round glasses"); clothes last, if seen.
         side: `left` or `right` in a picture of two, empty otherwise.
         face: Row of the masked close-up in the picture set.
     """
@@ -122,6 +124,17 @@ def caption(
     return opening + " and ".join(clauses) + place, mentioned
 
 
+def plan(people: Sequence[Member], names: Sequence[str]) -> str:
+    """Returns the reply that says who stands where and looks how, so that the picture need not leave it open.
+
+    A regression paints the mean of what the words allow: without sides, both people get the mean of both.
+    """
+    left, right = (
+        f"{name} with {' and '.join(member.looks)}" for member, name in zip(people, names, strict=False)
+    )
+    return PLAN.format(left=left, right=right)
+
+
 def text_sample(people: Sequence[Member], names: Sequence[str], rng: np.random.Generator) -> Sample:
     """Who is who in words alone: each of several people has one phrase, and every one is asked for.
 
@@ -164,7 +177,8 @@ def picture_sample(
     people = cast.people
     if skill == "paint":
         text = caption(cast, names, rng)[0] if people else cast.place
-        return Sample([user(GENERATE.format(caption=text)), assistant(RESPONSE, 0)], [cast.picture], [1.0])
+        words = plan(people, names) if len(people) == 2 and rng.random() < _PLANNED else RESPONSE
+        return Sample([user(GENERATE.format(caption=text)), assistant(words, 0)], [cast.picture], [1.0])
     if skill == "describe":
         return Sample([user(0, DESCRIBE), assistant(", ".join(people[0].looks))], [cast.picture], [1.0])
     if skill == "place":

@@ -31,7 +31,7 @@ def chat_sheet(model: ChatModel, chats: list[dict[str, Any]]) -> Image.Image:
                 words = " ".join(part["text"] for part in turn["content"] if part["type"] == "text")
                 answer = session.say(words)
                 if answer.picture is not None:
-                    page.append(ChatRound(words, answer.picture))
+                    page.append(ChatRound(words, answer.picture, answer.text))
         if page:
             pages.append(page)
     return drawn(pages or [[]])

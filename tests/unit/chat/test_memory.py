@@ -199,6 +199,6 @@ def test_answers_do_not_depend_on_who_else_is_answered(model: Painting) -> None:
     together = Talker(model).answer(requests)
     for request, answer in zip(requests, together, strict=True):
         alone = Talker(model).answer([request])[0]
-        assert alone.text == answer.text == "generated an image"
+        assert alone.text == answer.text == "Generated an image"
         np.testing.assert_allclose(answer.tokens[0], alone.tokens[0], atol=1e-4)
     assert len(together[0].tokens[0]) == IMAGE_TOKENS

@@ -15,7 +15,7 @@ from visavis.errors import VisavisError
 def test_undo_retry_edit_and_return(model: Painting) -> None:
     session = ChatSession(model)
     first = session.say(SAYING)
-    assert first.text == "generated an image" and first.picture is not None
+    assert first.text == "Generated an image" and first.picture is not None
     session.say("Julian")
     head = session.conversation.head
     again = session.retry()
@@ -88,7 +88,7 @@ def test_listeners_hear_words_and_can_stop(model: Painting) -> None:
         return len(heard) < 2
 
     stopped = talker.answer([Request(messages, hear=hear)])[0]
-    assert heard == ["generated", "generated an"] and stopped.picture is None
+    assert heard == ["Generated", "Generated an"] and stopped.picture is None
     talker.answer([Request(messages, watch=lambda picture: seen.append(picture) is None and len(seen) < 2)])
     assert len(seen) == 2
 

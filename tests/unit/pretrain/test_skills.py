@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from visavis.chat.template import RESPONSE
-from visavis.pretrain.mllm import IMAGE_TOKENS, all_texts
+from visavis.pretrain.mllm import IMAGE_TOKENS, Curriculum, all_texts
 from visavis.pretrain.skills import CROPS, WHERE, Cast, Member, Sample, picture_sample
 from visavis.pretrain.vocabulary import UNKNOWN, build_tokenizer
 
@@ -72,6 +72,29 @@ def test_varied_forms_differ_in_words_order_and_history() -> None:
         [sample.turns[0]["content"][0]["type"] for sample in samples],
     ):
         assert len(set(choice)) == 2
+
+
+def test_most_pictures_of_two_are_planned_and_a_plan_leaves_nothing_open() -> None:
+    replies = [words_of(sample.turns[1]) for sample in drawn("paint", varied=False)]
+    planned = (
+        "I have generated an image: on the left Olivia with long red hair and round glasses,"
+        " on the right Julian with a bald head and a beard."
+    )
+    assert set(replies) == {RESPONSE, planned}
+    assert 0.5 < replies.count(planned) / len(replies) < 0.9
+    alone = Cast(5, CAST.people[:1], "on the beach")
+    for seed in range(10):
+        sample = picture_sample("paint", alone, NAMES, np.random.default_rng(seed), 2.0)
+        assert words_of(sample.turns[1]) == RESPONSE
+
+
+def test_shares_of_a_curriculum_leave_the_rest_in_proportion() -> None:
+    mix = Curriculum(first=0, binding=0, refine=0, shares={"paint": 0.6, "describe": 0.1}).mix(0)
+    plain = Curriculum(first=0, binding=0, refine=0).mix(0)
+    assert sum(mix.values()) == pytest.approx(1) and list(mix) == list(plain)
+    assert (mix["paint"], mix["describe"]) == (0.6, 0.1)
+    assert mix["name"] / mix["crop"] == pytest.approx(plain["name"] / plain["crop"])
+    assert Curriculum(first=1, shares={"paint": 0.6}).mix(0) == {"side": 1.0}
 
 
 def test_every_word_is_in_the_vocabulary() -> None:

@@ -52,7 +52,7 @@ def test_the_official_client_holds_a_chat_of_three_rounds(served: Served, model:
         answer = client.chat.completions.create(model="visavis", messages=messages)
         message = answer.choices[0].message
         expected = session.say(words)
-        assert message.content == expected.text == "generated an image"
+        assert message.content == expected.text == "Generated an image"
         np.testing.assert_array_equal(images_of(message)[0], expected.picture)
         messages.append(message.model_dump(include={"role", "content", "images"}))
     assert answer.usage is not None and answer.usage.prompt_tokens > 2 * 16
@@ -84,7 +84,7 @@ def test_words_and_previews_are_streamed(served: Served) -> None:
         extra_body={"previews": True},
     )
     deltas = [chunk.choices[0].delta.model_dump(exclude_none=True) for chunk in stream]
-    assert "".join(delta.get("content", "") for delta in deltas) == "generated an image"
+    assert "".join(delta.get("content", "") for delta in deltas) == "Generated an image"
     assert sum("preview" in delta for delta in deltas) == 3
     assert [len(delta["images"]) for delta in deltas if delta.get("images")] == [1]
 

@@ -40,6 +40,7 @@ def name_rounds(couple: Couple) -> Sample | None:
         "asked_names": [facts["name"] for facts in told],
         "asked_side": [facts["side"] for facts in told],
         "target": target,
+        "plan": couple.plan(),
         **{key: [facts[key] for facts in told] for key in ("described", "side_told", "other_described")},
         **couple.order(),
     }
