@@ -208,8 +208,8 @@ def storybook() -> Recipe:
         "rounds.later_round_weight": 3.0,
         # Some pairs stay in, or the rounds make it forget whom it was shown.
         "rounds.sets": {"rounds": 0.8, "pair": 0.2},
-        # Above a half, so that the likeliest reply is one with a plan.
-        "rounds.plan_share": 0.6,
+        # Above two thirds, so that one of the two ordered replies is likelier than the plain one.
+        "rounds.ordered_share": 0.7,
         # Long enough to paint one possible face from blurred tokens instead of the mean of many.
         "adapt.steps": 400,
         "adapt.lr": 5e-4,

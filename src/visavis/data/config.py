@@ -256,16 +256,19 @@ class Prompts(_Section):
         description="Asks for a person from head to toe; holds {name}.",
     )
     reply: str = Field("I have generated an image.", description="Comes before every generated picture.")
-    plan: str = Field(
-        "I have generated an image: on the left {left}, on the right {right}.",
-        description="The reply that also says who stands where, looking how; holds {left} and {right}.",
+    left_to_right: str = Field(
+        "I have generated an image, left to right.",
+        description="The reply that also says that the one named first stands on the left.",
+    )
+    right_to_left: str = Field(
+        "I have generated an image, right to left.",
+        description="The reply that also says that the one named first stands on the right.",
     )
 
     @model_validator(mode="after")
     def _placeholders(self) -> Prompts:
         names = [(field, "{name}") for field in ("close_up", "photo", "full_body")]
-        sides = [("plan", "{left}"), ("plan", "{right}")]
-        for field, placeholder in [("picture", "{caption}"), *names, *sides]:
+        for field, placeholder in [("picture", "{caption}"), *names]:
             if getattr(self, field).count(placeholder) != 1:
                 raise ValueError(f"{field} must hold {placeholder} once")
         return self

@@ -6,12 +6,13 @@ that visavis teaches (a close-up of somebody by name after a generated picture) 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from visavis.chat.template import PLAN, RESPONSE, Turn, assistant, user
+from visavis.chat.template import LEFT_TO_RIGHT, RESPONSE, RIGHT_TO_LEFT, Turn, assistant, user
 
 SIDES = ("left", "right")
 DESCRIBE = "Describe this person."
@@ -30,8 +31,8 @@ OPENINGS = ("two friends, ", "a photo of ", "a picture of ", "")
 STYLES = (0.66, 0.2, 0.14)
 """Shares of captions that tell of a person the looks, the side, nothing."""
 SIDES_OFTEN = (0.38, 0.54, 0.08)
-_PLANNED = 0.7
-"""Share of pictures of two named people that are planned in words before they are painted."""
+_ORDERED = 0.7
+"""Share of pictures of two people whose reply says who of them stands where."""
 HAIR_WORDS = ("hair", "head", "bob", "bun", "mohawk")
 SKILLS = ("text", "paint", "describe", "place", "who", "side", "crop", "name")
 
@@ -124,17 +125,6 @@ def caption(
     return opening + " and ".join(clauses) + place, mentioned
 
 
-def plan(people: Sequence[Member], names: Sequence[str]) -> str:
-    """Returns the reply that says who stands where and looks how, so that the picture need not leave it open.
-
-    A regression paints the mean of what the words allow: without sides, both people get the mean of both.
-    """
-    left, right = (
-        f"{name} with {' and '.join(member.looks)}" for member, name in zip(people, names, strict=False)
-    )
-    return PLAN.format(left=left, right=right)
-
-
 def text_sample(people: Sequence[Member], names: Sequence[str], rng: np.random.Generator) -> Sample:
     """Who is who in words alone: each of several people has one phrase, and every one is asked for.
 
@@ -177,7 +167,10 @@ def picture_sample(
     people = cast.people
     if skill == "paint":
         text = caption(cast, names, rng)[0] if people else cast.place
-        words = plan(people, names) if len(people) == 2 and rng.random() < _PLANNED else RESPONSE
+        words = RESPONSE
+        if len(people) == 2 and rng.random() < _ORDERED:
+            told = re.findall(r"[\w'-]+", text)
+            words = LEFT_TO_RIGHT if told.index(names[0]) < told.index(names[1]) else RIGHT_TO_LEFT
         return Sample([user(GENERATE.format(caption=text)), assistant(words, 0)], [cast.picture], [1.0])
     if skill == "describe":
         return Sample([user(0, DESCRIBE), assistant(", ".join(people[0].looks))], [cast.picture], [1.0])

@@ -87,11 +87,11 @@ class StageConfig(OptimConfig):
     keep_identical_text: bool = Field(
         False, description='Add the paper\'s "keep the face identical" sentences.'
     )
-    plan_share: float = Field(
+    ordered_share: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="Share of the chats about two people whose first reply says who stands where, looking how.",
+        description="Share of the chats about two people whose first reply says who stands where.",
     )
 
 

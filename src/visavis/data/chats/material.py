@@ -126,14 +126,6 @@ class Couple:
             "other_described": mentions[1 - person]["looks"],
         }
 
-    def plan(self) -> str:
-        """Returns the reply that says who stands where, looking how, by all that was said of each."""
-        words = self.material.config.prompts.plan
-        for side, name, phrases in zip(_SIDES, self.caption["names"], self.caption["phrases"], strict=True):
-            looks = f"{name} with {' and '.join(phrases)}" if phrases else name
-            words = words.replace(f"{{{side}}}", looks)
-        return words
-
     def order(self) -> dict[str, Any]:
         """Returns how the caption tells the two apart, and whether it names the left person first."""
         return {"order_left_first": self.caption["order"][0] == 0, "style": self.caption["style"]}

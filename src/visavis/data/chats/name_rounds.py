@@ -40,10 +40,10 @@ def name_rounds(couple: Couple) -> Sample | None:
         "asked_names": [facts["name"] for facts in told],
         "asked_side": [facts["side"] for facts in told],
         "target": target,
-        "plan": couple.plan(),
         **{key: [facts[key] for facts in told] for key in ("described", "side_told", "other_described")},
         **couple.order(),
     }
+    tags["ordered_reply"] = prompts.left_to_right if tags["order_left_first"] else prompts.right_to_left
     return clip.sample("rounds", "", caption["caption"], turns, images, clip.people, tags)
 
 

@@ -129,12 +129,8 @@ def test_rounds_ask_for_both_people_by_name_and_show_the_right_face(built: Path,
             assert sample["tags"]["asked_side"][number] == ("left", "right")[person]
         assert sorted(sample["tags"]["asked"]) == [0, 1]
         assert sample["tags"]["order_left_first"] == (caption["order"][0] == 0)
-        left, right = (
-            " and ".join([f"{name} with {phrases[0]}", *phrases[1:]]) if phrases else name
-            for name, phrases in zip(caption["names"], caption["phrases"], strict=True)
-        )
-        plan = f"I have generated an image: on the left {left}, on the right {right}."
-        assert sample["tags"]["plan"] == plan
+        order = "left to right" if caption["order"][0] == 0 else "right to left"
+        assert sample["tags"]["ordered_reply"] == f"I have generated an image, {order}."
 
 
 def test_single_rounds_show_one_person_twice(built: Path, folders: Folders) -> None:
