@@ -256,19 +256,15 @@ class Prompts(_Section):
         description="Asks for a person from head to toe; holds {name}.",
     )
     reply: str = Field("I have generated an image.", description="Comes before every generated picture.")
-    left_to_right: str = Field(
-        "I have generated an image, left to right.",
-        description="The reply that also says that the one named first stands on the left.",
-    )
-    right_to_left: str = Field(
-        "I have generated an image, right to left.",
-        description="The reply that also says that the one named first stands on the right.",
+    plan: str = Field(
+        "I have generated an image: {people}.",
+        description="The reply that also says who stands where, looking how; holds {people}.",
     )
 
     @model_validator(mode="after")
     def _placeholders(self) -> Prompts:
         names = [(field, "{name}") for field in ("close_up", "photo", "full_body")]
-        for field, placeholder in [("picture", "{caption}"), *names]:
+        for field, placeholder in [("picture", "{caption}"), ("plan", "{people}"), *names]:
             if getattr(self, field).count(placeholder) != 1:
                 raise ValueError(f"{field} must hold {placeholder} once")
         return self

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from visavis.chat.template import LEFT_TO_RIGHT, RESPONSE, RIGHT_TO_LEFT, Turn, assistant, user
+from visavis.chat.template import RESPONSE, Turn, assistant, user
+from visavis.data.chats.plan import plan
+from visavis.data.config import Prompts
 
 SIDES = ("left", "right")
 DESCRIBE = "Describe this person."
@@ -31,7 +33,7 @@ OPENINGS = ("two friends, ", "a photo of ", "a picture of ", "")
 STYLES = (0.66, 0.2, 0.14)
 """Shares of captions that tell of a person the looks, the side, nothing."""
 SIDES_OFTEN = (0.38, 0.54, 0.08)
-_ORDERED = 0.7
+_PLANNED = 0.8
 """Share of pictures of two people whose reply says who of them stands where."""
 HAIR_WORDS = ("hair", "head", "bob", "bun", "mohawk")
 SKILLS = ("text", "paint", "describe", "place", "who", "side", "crop", "name")
@@ -166,11 +168,12 @@ def picture_sample(
     """
     people = cast.people
     if skill == "paint":
-        text = caption(cast, names, rng)[0] if people else cast.place
+        text, used = caption(cast, names, rng) if people else (cast.place, [])
         words = RESPONSE
-        if len(people) == 2 and rng.random() < _ORDERED:
+        if len(people) == 2 and rng.random() < _PLANNED:
             told = re.findall(r"[\w'-]+", text)
-            words = LEFT_TO_RIGHT if told.index(names[0]) < told.index(names[1]) else RIGHT_TO_LEFT
+            order = sorted((0, 1), key=lambda person: told.index(names[person]))
+            words = plan(Prompts(), [member.looks for member in people], used, order)
         return Sample([user(GENERATE.format(caption=text)), assistant(words, 0)], [cast.picture], [1.0])
     if skill == "describe":
         return Sample([user(0, DESCRIBE), assistant(", ".join(people[0].looks))], [cast.picture], [1.0])

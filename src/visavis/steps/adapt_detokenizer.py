@@ -13,7 +13,7 @@ def adapt_detokenizer(
     recipe: str, context: str, inputs: Mapping[str, str | Path], output: str | Path
 ) -> Manifest:
     """Runs the step; see `visavis.steps`."""
-    section = ("adapt", "rounds.ordered_share", "detokenizer.sample_steps", *ENGINE, "pack.mllm", "pack.vae")
+    section = ("adapt", "rounds.plan_share", "detokenizer.sample_steps", *ENGINE, "pack.mllm", "pack.vae")
     return run_step("adapt_detokenizer", _body, recipe, context, inputs, output, section)
 
 
@@ -28,20 +28,25 @@ def _body(job: StepJob) -> StepResult:
     from visavis.models.mllm import Mllm
     from visavis.packs.loaders import load_autoencoder, load_mllm
     from visavis.training.detokenizer import (
+        balanced,
         fit_tokens,
+        kinds_of_answers,
         predicted_tokens,
         reconstruct,
         source_latents,
     )
-    from visavis.training.mllm import with_ordered_reply
+    from visavis.training.mllm import with_plan
 
     config, store = job.recipe.adapt, TokenStore.open(job.folder("tokens"))
     mllm = Mllm.from_pretrained(job.folder("mllm")).eval().to(compute_device())
     template = Template(load_mllm(job.pack)[1], mllm.config.image_tokens, mllm.config.views)
     detokenizer = Detokenizer.from_pretrained(job.folder("detokenizer") / "people")
     chats = store.select(("pair", "rounds"), "train")[: config.max_samples]
-    samples = [with_ordered_reply(chat, job.recipe.rounds.ordered_share) for chat in chats]
+    samples = [with_plan(chat, job.recipe.rounds.plan_share) for chat in chats]
     said, rows = predicted_tokens(mllm, template, store, samples, lambda a, b: job.progress(a, b, "chats"))
+    # A whole picture from words leaves most open and is the rarest answer: it would hardly be learned.
+    kept = balanced(kinds_of_answers(samples))
+    said, rows = said[kept], rows[kept]
     wanted = detokenizer.config.image_tokens
     seen_rows = store.rows(PEOPLE, "train")
     share = (1 - config.own_share) / max(config.own_share, 1e-6)

@@ -29,7 +29,7 @@ from visavis.evaluation.prompts import NAME, load_prompts
 from visavis.evaluation.systems import System
 from visavis.models.detokenizer import Detokenizer
 from visavis.models.mllm import Mllm
-from visavis.training.detokenizer import fit_tokens, predicted_tokens, source_latents
+from visavis.training.detokenizer import answered_pictures, fit_tokens, predicted_tokens, source_latents
 
 _PAINT_BATCH = 64
 _Kind = Literal["natural", "people", "face"]
@@ -105,12 +105,6 @@ def descriptions(store: TokenStore) -> dict[tuple[str, str], str]:
         if sample["set"] in _OF_ONE and len(sample["people"]) == 1 and sample["caption"]:
             said.setdefault((sample["people"][0], sample["clip_id"]), set()).add(sample["caption"])
     return {key: "; ".join(sorted(captions)) for key, captions in said.items()}
-
-
-def answered_pictures(sample: dict[str, Any]) -> int:
-    """Returns how many pictures the assistant shows in a conversation."""
-    parts = [part for turn in sample["turns"] if turn["role"] == "assistant" for part in turn["content"]]
-    return sum(part["type"] == "image" for part in parts)
 
 
 def single_round_items(

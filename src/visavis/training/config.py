@@ -87,7 +87,7 @@ class StageConfig(OptimConfig):
     keep_identical_text: bool = Field(
         False, description='Add the paper\'s "keep the face identical" sentences.'
     )
-    ordered_share: float = Field(
+    plan_share: float = Field(
         0.0,
         ge=0,
         le=1,

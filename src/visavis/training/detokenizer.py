@@ -177,6 +177,31 @@ class PaintBatch:
     sources: Tensor | None
 
 
+def answered_pictures(sample: dict[str, Any]) -> int:
+    """Returns how many pictures the assistant shows in a conversation."""
+    parts = [part for turn in sample["turns"] if turn["role"] == "assistant" for part in turn["content"]]
+    return sum(part["type"] == "image" for part in parts)
+
+
+def kinds_of_answers(samples: Iterable[dict[str, Any]]) -> list[str]:
+    """Returns for each picture that `predicted_tokens` predicts its set, and whether it is the first of its chat."""
+    return [
+        f"{sample['set']}, {'later' if number else 'first'}"
+        for sample in samples
+        for number in range(answered_pictures(sample))
+    ]
+
+
+def balanced(kinds: Sequence[str]) -> NDArray[np.int64]:
+    """Returns the places of the items, those of rarer kinds several times, so that every kind is drawn as often."""
+    places: dict[str, list[int]] = {}
+    for place, kind in enumerate(kinds):
+        places.setdefault(kind, []).append(place)
+    most = max(map(len, places.values()), default=0)
+    repeated = [np.resize(np.asarray(of_kind), most) for of_kind in places.values()]
+    return np.concatenate(repeated) if repeated else np.zeros(0, np.int64)
+
+
 @torch.no_grad()
 def predicted_tokens(
     model: Mllm, template: Template, store: TokenStore, samples: list[dict], progress: Progress | None = None

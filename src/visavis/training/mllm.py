@@ -72,13 +72,13 @@ def with_keep_identical(turns: list[Turn]) -> list[Turn]:
     return edited
 
 
-def with_ordered_reply(sample: dict[str, Any], share: float) -> dict[str, Any]:
-    """Lets the first reply of a chat say who stands where, for a share of the chats of which that is known.
+def with_plan(sample: dict[str, Any], share: float) -> dict[str, Any]:
+    """Lets the first reply of a chat say who stands where, for a share of the chats that have such a plan.
 
     Words that leave it open make a regression paint both people as the mean of both; a model that first says it,
     paints what it said. The other chats stay, for who is who must be told from the picture as well.
     """
-    words = sample["tags"].get("ordered_reply")
+    words = sample["tags"].get("plan")
     if not words or crc32(sample["id"].encode()) >= share * 2**32:
         return sample
     turns = copy.deepcopy(sample["turns"])
@@ -129,9 +129,7 @@ def chat_task(
             name: [{**s, "turns": with_keep_identical(s["turns"])} for s in pool]
             for name, pool in pools.items()
         }
-    pools = {
-        name: [with_ordered_reply(s, config.ordered_share) for s in pool] for name, pool in pools.items()
-    }
+    pools = {name: [with_plan(s, config.plan_share) for s in pool] for name, pool in pools.items()}
     found = {name: fitting(pool, template, config.max_length) for name, pool in pools.items()}
     for name, (kept, dropped) in found.items():
         if dropped and not kept and config.steps:

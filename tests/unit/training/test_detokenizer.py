@@ -14,7 +14,7 @@ from visavis.chat.template import assistant, user
 from visavis.errors import VisavisError
 from visavis.models.detokenizer import Detokenizer
 from visavis.training.config import EngineConfig, OptimConfig
-from visavis.training.detokenizer import reconstruct, sources_of
+from visavis.training.detokenizer import balanced, kinds_of_answers, reconstruct, sources_of
 
 
 def test_without_pictures_it_says_where_to_put_some(tmp_path: Path) -> None:
@@ -71,3 +71,14 @@ def test_the_condition_image_is_the_first_of_the_chat() -> None:
     }
     copied = {"turns": [user(0, "a"), assistant("b", 1)], "rows": [5, 5]}
     assert sources_of([pair, rounds, copied]) == {8: 7, 2: 1, 3: 1}
+
+
+def test_rare_kinds_of_answers_are_drawn_as_often_as_others() -> None:
+    chat = [user("two friends"), assistant("yes", 0), user("Olivia"), assistant("yes", 1, 2)]
+    alone = [user(0, "a person"), assistant("yes", 1)]
+    kinds = kinds_of_answers([{"set": "rounds", "turns": chat}, *[{"set": "pair", "turns": alone}] * 4])
+    assert kinds == ["rounds, first", "rounds, later", "rounds, later", *["pair, first"] * 4]
+    drawn = [kinds[place] for place in balanced(kinds)]
+    assert [drawn.count(kind) for kind in dict.fromkeys(kinds)] == [4, 4, 4]
+    assert set(balanced(kinds).tolist()) == set(range(7))
+    assert balanced([]).tolist() == []

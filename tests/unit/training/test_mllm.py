@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from visavis.training.mllm import with_ordered_reply
+from visavis.training.mllm import with_plan
 
-ORDERED = "I have generated an image, right to left."
+PLAN = "I have generated an image: on the right a bald head, on the left a blue suit."
 REPLY = "I have generated an image."
 
 
@@ -33,17 +33,15 @@ def replies(sample: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
 def test_a_share_of_the_chats_says_who_stands_where_and_nothing_else_changes(share: float) -> None:
-    chats = [chat(number, ordered_reply=ORDERED) for number in range(400)]
+    chats = [chat(number, plan=PLAN) for number in range(400)]
     before = copy.deepcopy(chats)
-    edited = [with_ordered_reply(sample, share) for sample in chats]
+    edited = [with_plan(sample, share) for sample in chats]
     assert chats == before, "the store's own samples stay as they are"
-    ordered = [sample for sample in edited if replies(sample) == [ORDERED, REPLY]]
-    assert len(ordered) / len(chats) == pytest.approx(share, abs=0.08)
-    assert all(
-        sample == chat(n, ordered_reply=ORDERED) for n, sample in enumerate(edited) if sample not in ordered
-    )
-    assert all([*map(len, (t["content"] for t in s["turns"]))] == [1, 2, 1, 2] for s in ordered)
+    planned = [sample for sample in edited if replies(sample) == [PLAN, REPLY]]
+    assert len(planned) / len(chats) == pytest.approx(share, abs=0.08)
+    assert all(sample == chat(n, plan=PLAN) for n, sample in enumerate(edited) if sample not in planned)
+    assert all([*map(len, (t["content"] for t in s["turns"]))] == [1, 2, 1, 2] for s in planned)
 
 
-def test_a_chat_of_which_no_order_is_known_stays() -> None:
-    assert with_ordered_reply(chat(0), 1.0) == chat(0)
+def test_a_chat_without_a_plan_stays() -> None:
+    assert with_plan(chat(0), 1.0) == chat(0)

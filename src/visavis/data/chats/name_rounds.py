@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from visavis.data.chats.material import Couple, assistant_turn, user_turn
+from visavis.data.chats.plan import plan
 from visavis.data.config import Prompts
 from visavis.data.published.shards import Sample
 
@@ -43,7 +44,7 @@ def name_rounds(couple: Couple) -> Sample | None:
         **{key: [facts[key] for facts in told] for key in ("described", "side_told", "other_described")},
         **couple.order(),
     }
-    tags["ordered_reply"] = prompts.left_to_right if tags["order_left_first"] else prompts.right_to_left
+    tags["plan"] = plan(prompts, caption["phrases"], caption["used"], caption["order"])
     return clip.sample("rounds", "", caption["caption"], turns, images, clip.people, tags)
 
 

@@ -129,8 +129,11 @@ def test_rounds_ask_for_both_people_by_name_and_show_the_right_face(built: Path,
             assert sample["tags"]["asked_side"][number] == ("left", "right")[person]
         assert sorted(sample["tags"]["asked"]) == [0, 1]
         assert sample["tags"]["order_left_first"] == (caption["order"][0] == 0)
-        order = "left to right" if caption["order"][0] == 0 else "right to left"
-        assert sample["tags"]["ordered_reply"] == f"I have generated an image, {order}."
+        planned = sample["tags"]["plan"].removeprefix("I have generated an image: ").removesuffix(".")
+        clauses = planned.split(", ")
+        for person, clause in zip(caption["order"], clauses, strict=True):
+            assert clause.startswith(("on the left", "on the right")[person])
+            assert all(phrase in clause for phrase in caption["used"][person])
 
 
 def test_single_rounds_show_one_person_twice(built: Path, folders: Folders) -> None:
