@@ -127,7 +127,7 @@ PLANS: dict[str, PartPlan] = {
     "mllm": PartPlan(
         "mllm",
         ("mllm", "--work", "{work}/mllm", "--out", "{work}/parts/mllm", *_ENCODER, *_PICTURES),
-        "transformers LLaMA with connectors: text-to-image, describing, places, who is who by name, crops",
+        "transformers LLaMA with connectors: text-to-image with a plan, describing, places, who is who by name, crops",
         {
             "text_words": ("words right: who has what, five people, text alone", None),
             "describe_words": ("words right: describing a person", None),
@@ -136,7 +136,10 @@ PLANS: dict[str, PartPlan] = {
             "name_right_person": ("crop by name is nearer to the right person (chance 0.5)", 0.9),
             "name_right_person_varied": ("the same, requests varied in words and order", None),
             "crop_mse": ("crop by side or looks: mean squared error of image tokens", None),
-            "paint_mse": ("text-to-image: mean squared error of image tokens", None),
+            "paint_mse": (
+                "text-to-image, most pictures of two planned: mean squared error of image tokens",
+                None,
+            ),
         },
         ("mllm/checkpoints",),
         needs=("image_encoder",),
