@@ -208,8 +208,8 @@ def storybook() -> Recipe:
         "rounds.later_round_weight": 3.0,
         # Some pairs stay in, or the rounds make it forget whom it was shown.
         "rounds.sets": {"rounds": 0.8, "pair": 0.2},
-        # Above a half, so that a reply with a plan is likelier than the plain one.
-        "rounds.plan_share": 0.7,
+        # The other chats keep the plain reply, so that who is who is still told from the picture.
+        "rounds.plan_share": 0.85,
         # Long enough to paint one possible face from blurred tokens instead of the mean of many.
         "adapt.steps": 400,
         "adapt.lr": 5e-4,
@@ -217,7 +217,7 @@ def storybook() -> Recipe:
         "adapt.max_samples": 1000,
         # From blurred tokens, fresh noise at each step paints whole faces where a deterministic path leaves smears.
         "detokenizer.solver": "stochastic",
-        "detokenizer.sample_steps": 16,
+        "detokenizer.sample_steps": 12,
         "evaluate.max_single_round": 200,
         "evaluate.max_rounds": 240,
         "evaluate.max_ablation": 120,

@@ -1,4 +1,4 @@
-"""Capitals in what a model says whose vocabulary has none: the pack's words are all in lower case."""
+"""What a model says whose vocabulary has no capitals, as one writes it: the pack's words are all in lower case."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from transformers import PreTrainedTokenizerBase
 
 _WORD = re.compile(r"[^\W\d_][\w'’-]*")
+_DETACHED = re.compile(r" +([:;])")
 _BEGINNING = re.compile(r"(?:^|[.!?]\s+)([^\W\d_])")
 
 
@@ -17,7 +18,7 @@ def is_uncased(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def with_capitals(text: str, said: Iterable[str]) -> str:
-    """Gives sentences their first capital, and names those they have in what was said.
+    """Gives sentences their first capital, names those that they have in what was said, and colons their place.
 
     Args:
         text: In lower case.
@@ -26,5 +27,6 @@ def with_capitals(text: str, said: Iterable[str]) -> str:
     names = {"i": "I"}
     for words in (_WORD.findall(part) for part in said):
         names |= {word.lower(): word for word in words[1:] if word[0].isupper()}
+    text = _DETACHED.sub(r"\1", text)
     text = _WORD.sub(lambda match: names.get(match.group(), match.group()), text)
     return _BEGINNING.sub(lambda match: match.group().upper(), text)

@@ -18,6 +18,7 @@ ASKED = ("Generate an image: two friends, Julian with red hair and Mary-Ann, in 
         ("i have generated an image.", "I have generated an image."),
         ("on the left mary-ann. on the right julian", "On the left Mary-Ann. On the right Julian"),
         ("generate an image: olivia, in paris", "Generate an image: Olivia, in Paris"),
+        ("an image : olivia ; a hat", "An image: Olivia; a hat"),
         ("nobody named bella", "Nobody named bella"),
         ("", ""),
     ],
