@@ -78,8 +78,10 @@ def with_plan(sample: dict[str, Any], share: float) -> dict[str, Any]:
     Words that leave it open make a regression paint both people as the mean of both; a model that first says it,
     paints what it said. The other chats stay, for who is who must be told from the picture as well.
     """
+    if crc32(sample["id"].encode()) >= share * 2**32:
+        return sample
     words = sample["tags"].get("plan")
-    if not words or crc32(sample["id"].encode()) >= share * 2**32:
+    if not words:
         return sample
     turns = copy.deepcopy(sample["turns"])
     reply = next(turn for turn in turns if turn["role"] == "assistant")
