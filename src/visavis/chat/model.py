@@ -31,7 +31,7 @@ from visavis.packs import Pack, load_pack
 
 MODEL_FILE = "model.json"
 MLLM_FOLDER, DETOKENIZER_FOLDER = "mllm", "detokenizer"
-MAX_WORDS = 48
+MAX_WORDS = 96
 _MOST_CHATS = 64
 Picture = NDArray[np.uint8]
 
