@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from transformers import PreTrainedTokenizerBase
 
@@ -17,16 +17,19 @@ def is_uncased(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bool(tokenizer.tokenize("I") == tokenizer.tokenize("i"))
 
 
-def with_capitals(text: str, said: Iterable[str]) -> str:
-    """Gives sentences their first capital, names those that they have in what was said, and colons their place.
+def capitals_in(said: Iterable[str]) -> dict[str, str]:
+    """Returns the words of a chat that have a capital though they are not the first of their text, by lower case."""
+    words = (word for text in said for word in _WORD.findall(text)[1:])
+    return {"i": "I"} | {word.lower(): word for word in words if word[0].isupper()}
+
+
+def with_capitals(text: str, names: Mapping[str, str]) -> str:
+    """Gives sentences their first capital, names theirs, and colons their place.
 
     Args:
         text: In lower case.
-        said: Texts of the chat; a word that has a capital there behind the first word is taken to be a name.
+        names: How words are written that have capitals, see `capitals_in`.
     """
-    names = {"i": "I"}
-    for words in (_WORD.findall(part) for part in said):
-        names |= {word.lower(): word for word in words[1:] if word[0].isupper()}
     text = _DETACHED.sub(r"\1", text)
     text = _WORD.sub(lambda match: names.get(match.group(), match.group()), text)
     return _BEGINNING.sub(lambda match: match.group().upper(), text)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visavis.chat.casing import is_uncased, with_capitals
+from visavis.chat.casing import capitals_in, is_uncased, with_capitals
 from visavis.chat.conversation import ASSISTANT, USER, Message, Part, Picture
 from visavis.chat.memory import Memory, Store
 from visavis.chat.model import ChatModel, Reply
@@ -103,13 +103,18 @@ class Features:
 
 @dataclass
 class _Draft:
-    """An answer that is being made."""
+    """An answer that is being made; `names` is how the chat writes names, None for a model that knows itself."""
 
     request: Request
+    names: dict[str, str] | None
     parts: list[Part] = field(default_factory=list)
     others: tuple[Picture, ...] = ()
     tokens: list[NDArray[np.float32]] = field(default_factory=list)
     ended: bool = False
+
+    def written(self, text: str) -> str:
+        """Returns the model's words as they are shown."""
+        return text if self.names is None else with_capitals(text, self.names)
 
 
 class Talker:
@@ -133,12 +138,12 @@ class Talker:
         Raises:
             VisavisError: If a chat cannot be read, or guidance is asked of a model that was not taught it.
         """
-        drafts = [_Draft(request) for request in requests]
+        drafts = [_Draft(request, self._names(request)) for request in requests]
         while talking := [draft for draft in drafts if not draft.ended]:
             replies = self.model.respond([self._chat(draft) for draft in talking], self.memories)
             for draft, reply in zip(talking, replies, strict=True):
                 if reply.text:
-                    draft.parts.append(self._cased(draft.request, reply.text))
+                    draft.parts.append(draft.written(reply.text))
                 shown = len(draft.tokens) + 1
                 draft.ended = reply.tokens is None or shown >= draft.request.wish.pictures
             self._paint(list(zip(talking, replies, strict=True)))
@@ -163,11 +168,11 @@ class Talker:
             wish.identity,
             wish.temperature,
             wish.seed,
-            hear and (lambda text: hear(self._cased(request, text))),
+            hear and (lambda text: hear(draft.written(text))),
         )
 
-    def _cased(self, request: Request, text: str) -> str:
-        return with_capitals(text, [message.text for message in request.messages]) if self.uncased else text
+    def _names(self, request: Request) -> dict[str, str] | None:
+        return capitals_in(message.text for message in request.messages) if self.uncased else None
 
     def _tokens(self, pictures: list[Picture], names: list[str]) -> list[NDArray[np.float32]]:
         found = {name: self.features.get(name) for name in names}

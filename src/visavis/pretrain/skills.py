@@ -6,7 +6,6 @@ that visavis teaches (a close-up of somebody by name after a generated picture) 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -100,11 +99,11 @@ def _phrases(member: Member, others: Sequence[Member], rng: np.random.Generator,
 
 def caption(
     cast: Cast, names: Sequence[str], rng: np.random.Generator, styles_share: Sequence[float] = STYLES
-) -> tuple[str, list[list[str]]]:
+) -> tuple[str, list[list[str]], list[int]]:
     """Writes a caption with one clause per named person, in an order that says nothing about left and right.
 
     Returns:
-        The text, and for each person the phrases that it mentions.
+        The text, for each person the phrases that it mentions, and the people in the order in which it names them.
     """
     people = cast.people
     styles = [str(s) for s in rng.choice(["looks", "side", "bare"], size=len(people), p=styles_share)]
@@ -112,7 +111,8 @@ def caption(
         styles = ["looks"] * len(people)
     mentioned: list[list[str]] = [[] for _ in people]
     clauses = []
-    for index in rng.permutation(len(people)):
+    order = [int(index) for index in rng.permutation(len(people))]
+    for index in order:
         member, name = people[index], names[index]
         if styles[index] == "looks":
             others = [m for i, m in enumerate(people) if i != index]
@@ -124,7 +124,7 @@ def caption(
             clauses.append(name)
     opening = OPENINGS[int(rng.integers(len(OPENINGS)))]
     place = f", {cast.place}" if cast.place and rng.random() < 0.9 else ""
-    return opening + " and ".join(clauses) + place, mentioned
+    return opening + " and ".join(clauses) + place, mentioned, order
 
 
 def text_sample(people: Sequence[Member], names: Sequence[str], rng: np.random.Generator) -> Sample:
@@ -168,18 +168,16 @@ def picture_sample(
     """
     people = cast.people
     if skill == "paint":
-        text, used = caption(cast, names, rng) if people else (cast.place, [])
+        text, used, order = caption(cast, names, rng) if people else (cast.place, [], [])
         words = RESPONSE
         if len(people) == 2 and rng.random() < _PLANNED:
-            told = re.findall(r"[\w'-]+", text)
-            order = sorted((0, 1), key=lambda person: told.index(names[person]))
             words = plan(Prompts(), [member.looks for member in people], used, order)
         return Sample([user(GENERATE.format(caption=text)), assistant(words, 0)], [cast.picture], [1.0])
     if skill == "describe":
         return Sample([user(0, DESCRIBE), assistant(", ".join(people[0].looks))], [cast.picture], [1.0])
     if skill == "place":
         return Sample([user(0, WHERE), assistant(cast.place)], [cast.picture], [1.0])
-    text, mentioned = caption(cast, names, rng, SIDES_OFTEN if skill == "name" else STYLES)
+    text, mentioned, _ = caption(cast, names, rng, SIDES_OFTEN if skill == "name" else STYLES)
     turns: list[Turn] = []
     pictures, weights = [cast.picture], [1.0]
     for index in rng.permutation(len(people)) if skill != "who" else ():

@@ -29,7 +29,8 @@ from visavis.evaluation.prompts import NAME, load_prompts
 from visavis.evaluation.systems import System
 from visavis.models.detokenizer import Detokenizer
 from visavis.models.mllm import Mllm
-from visavis.training.detokenizer import answered_pictures, fit_tokens, predicted_tokens, source_latents
+from visavis.training.detokenizer import fit_tokens, predicted_tokens, source_latents
+from visavis.training.mllm import answered_pictures
 
 _PAINT_BATCH = 64
 _Kind = Literal["natural", "people", "face"]
@@ -66,7 +67,7 @@ def paint(model: ChatModel, mllm: Mllm, store: TokenStore, samples: list[dict[st
         flat += model.paint(said[start : start + _PAINT_BATCH])
     pictures, tokens, start = [], [], 0
     for sample in samples:
-        end = start + answered_pictures(sample)
+        end = start + len(answered_pictures(sample))
         pictures.append(flat[start:end])
         tokens.append(list(said[start:end]))
         start = end

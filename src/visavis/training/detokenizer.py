@@ -25,7 +25,7 @@ from visavis.models.mllm import Mllm
 from visavis.training.config import EngineConfig, OptimConfig
 from visavis.training.engine import Log, Totals, train
 from visavis.training.engine.callbacks import Callback
-from visavis.training.mllm import conversation_batch
+from visavis.training.mllm import answered_pictures, conversation_batch
 
 Progress = Callable[[int, int], None]
 _PREDICT_BATCH = 16
@@ -177,18 +177,12 @@ class PaintBatch:
     sources: Tensor | None
 
 
-def answered_pictures(sample: dict[str, Any]) -> int:
-    """Returns how many pictures the assistant shows in a conversation."""
-    parts = [part for turn in sample["turns"] if turn["role"] == "assistant" for part in turn["content"]]
-    return sum(part["type"] == "image" for part in parts)
-
-
 def kinds_of_answers(samples: Iterable[dict[str, Any]]) -> list[str]:
     """Returns for each picture that `predicted_tokens` predicts its set, and whether it is the first of its chat."""
     return [
         f"{sample['set']}, {'later' if number else 'first'}"
         for sample in samples
-        for number in range(answered_pictures(sample))
+        for number, _ in enumerate(answered_pictures(sample))
     ]
 
 
@@ -227,9 +221,7 @@ def predicted_tokens(
         predicted = model.predict_images(model.hidden_states(batch), batch.write)
         tokens.append(predicted.half().cpu().numpy())
         for sample in part:
-            for turn in sample["turns"]:
-                if turn["role"] == "assistant":
-                    rows += [sample["rows"][p["image"]] for p in turn["content"] if p["type"] == "image"]
+            rows += [sample["rows"][picture] for picture in answered_pictures(sample)]
         if progress:
             progress(min(start + _PREDICT_BATCH, len(samples)), len(samples))
     return np.concatenate(tokens), np.asarray(rows, dtype=np.int64)

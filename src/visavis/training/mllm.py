@@ -48,16 +48,20 @@ def conversation_batch(
     return collate(layouts, pictures, len(template.queries), weights, rows)
 
 
-def _weights(sample: dict[str, Any], later: float) -> list[float]:
-    weights = [1.0] * len(sample["rows"])
-    generated = [
+def answered_pictures(sample: dict[str, Any]) -> list[int]:
+    """Returns the number of each picture that the assistant shows in a conversation, in order."""
+    return [
         part["image"]
         for turn in sample["turns"]
         if turn["role"] == "assistant"
         for part in turn["content"]
         if part["type"] == "image"
     ]
-    for picture in generated[1:]:
+
+
+def _weights(sample: dict[str, Any], later: float) -> list[float]:
+    weights = [1.0] * len(sample["rows"])
+    for picture in answered_pictures(sample)[1:]:
         weights[picture] = later
     return weights
 

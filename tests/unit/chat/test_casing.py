@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from visavis.chat.casing import is_uncased, with_capitals
+from visavis.chat.casing import capitals_in, is_uncased, with_capitals
 from visavis.chat.conversation import USER, Message
 from visavis.chat.model import ChatModel
 from visavis.chat.talker import Request, Talker
@@ -24,8 +24,8 @@ ASKED = ("Generate an image: two friends, Julian with red hair and Mary-Ann, in 
     ],
 )
 def test_names_are_written_as_the_chat_wrote_them(said: str, shown: str) -> None:
-    assert with_capitals(said, ASKED) == shown
-    assert with_capitals(shown, ASKED) == shown
+    assert with_capitals(said, capitals_in(ASKED)) == shown
+    assert with_capitals(shown, capitals_in(ASKED)) == shown
 
 
 def test_what_is_heard_on_the_way_is_written_as_the_answer(

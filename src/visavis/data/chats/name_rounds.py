@@ -43,8 +43,8 @@ def name_rounds(couple: Couple) -> Sample | None:
         "target": target,
         **{key: [facts[key] for facts in told] for key in ("described", "side_told", "other_described")},
         **couple.order(),
+        "plan": plan(prompts, caption["phrases"], caption["used"], caption["order"]),
     }
-    tags["plan"] = plan(prompts, caption["phrases"], caption["used"], caption["order"])
     return clip.sample("rounds", "", caption["caption"], turns, images, clip.people, tags)
 
 
