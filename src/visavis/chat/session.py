@@ -9,6 +9,13 @@ from visavis.chat.model import ChatModel
 from visavis.chat.talker import Answer, Request, Talker, Wish
 from visavis.errors import VisavisError
 
+EXAMPLES = (
+    "Generate an image: two friends, Julian with curly red hair and Olivia with a gray bob, at sunset",
+    "Generate a close-up photo of Olivia",
+    "Generate a close-up photo of Julian",
+)
+"""What somebody new may say, one after the other."""
+
 
 class ChatSession:
     """Talks to one model; earlier pictures are read again from their pixels, as a user sees them.

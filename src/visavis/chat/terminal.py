@@ -11,15 +11,15 @@ from rich.text import Text
 
 from visavis.chat.conversation import Picture
 from visavis.chat.model import ChatModel
-from visavis.chat.session import ChatSession
+from visavis.chat.session import EXAMPLES, ChatSession
 from visavis.chat.talker import Answer
 from visavis.errors import VisavisError
 
 _COLUMNS = 48
-_HINT = """[bold]Talk to the model.[/bold] An empty line or Ctrl-D ends the chat. Try:
-  Generate an image: two friends, Julian with long red hair and Olivia with headphones, in a cafe
-  Generate a close-up photo of Olivia
-  Generate a close-up photo of Julian
+_HINT = f"""[bold]Talk to the model.[/bold] An empty line or Ctrl-D ends the chat. Try:
+  {EXAMPLES[0]}
+  {EXAMPLES[1]}
+  {EXAMPLES[2]}
 [dim]/retry another picture  /undo go back  /tree show all  /go N  /edit N WORDS  /seed N  /show FILE WORDS[/dim]"""
 
 

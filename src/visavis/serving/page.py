@@ -10,6 +10,7 @@ import gradio as gr
 from fastapi import FastAPI
 
 from visavis.chat.conversation import ASSISTANT, USER, Picture
+from visavis.chat.session import EXAMPLES
 from visavis.chat.talker import Wish
 from visavis.errors import VisavisError
 from visavis.serving.app import Service
@@ -18,11 +19,6 @@ from visavis.serving.keys import ApiKey, LimitError
 from visavis.serving.page_chats import PageChat, PageChats
 from visavis.serving.pictures import from_bytes
 
-EXAMPLES = (
-    "Generate an image: two friends, Julian with long red hair and Olivia with headphones, in a room",
-    "Generate a close-up photo of Olivia",
-    "Generate a close-up photo of Julian",
-)
 _HINT = "Describe two people by name, then ask for a close-up photo of one of them."
 _CSS = """
 .gradio-container {max-width: 1180px !important; margin: 0 auto !important;}
