@@ -412,6 +412,10 @@ def main() -> None:
     shares = {skill: float(share) for skill, _, share in (text.partition("=") for text in given.share)}
     if unknown := sorted(shares.keys() - MIX.keys()):
         parser.error(f"--share: unknown skill {unknown[0]}; use {', '.join(MIX)}")
+    if min(shares.values(), default=1) <= 0 or sum(shares.values()) >= 1:
+        parser.error(
+            f"--share: {' '.join(given.share)}; use shares above 0 that leave something for the others"
+        )
     config = OptimConfig(
         steps=given.steps,
         batch_size=given.batch_size,
