@@ -16,10 +16,9 @@ from visavis.chat.talker import Answer
 from visavis.errors import VisavisError
 
 _COLUMNS = 48
+_TRY = "\n".join(f"  {words}" for words in EXAMPLES)
 _HINT = f"""[bold]Talk to the model.[/bold] An empty line or Ctrl-D ends the chat. Try:
-  {EXAMPLES[0]}
-  {EXAMPLES[1]}
-  {EXAMPLES[2]}
+{_TRY}
 [dim]/retry another picture  /undo go back  /tree show all  /go N  /edit N WORDS  /seed N  /show FILE WORDS[/dim]"""
 
 

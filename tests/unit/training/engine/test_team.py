@@ -26,36 +26,39 @@ Result: TypeAlias = tuple[list[float], dict[str, Any]]
 """Losses of the steps, and weights."""
 
 
-def launch(folder: Path, processes: int, *jobs: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    """Runs the worker on jobs, under torchrun if `processes` is given."""
+def command(folder: Path, processes: int, *jobs: dict[str, Any]) -> list[str]:
+    """Writes jobs down; returns what runs the worker on them, under torchrun if `processes` is given."""
     folder.mkdir(parents=True, exist_ok=True)
     todo = [
-        {"work": str(folder / str(number)), "config": {"steps": STEPS}, **job}
-        for number, job in enumerate(jobs)
+        {"work": folder / str(number), "config": {"steps": STEPS}, **job} for number, job in enumerate(jobs)
     ]
-    (folder / "jobs.json").write_text(json.dumps(todo))
+    (folder / "jobs.json").write_text(json.dumps(todo, default=str))
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command = [*(start if processes else [sys.executable]), str(WORKER), str(folder / "jobs.json")]
+    return [*(start if processes else [sys.executable]), str(WORKER), str(folder / "jobs.json")]
+
+
+def launch(folder: Path, processes: int, *jobs: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    return subprocess.run(
+        command(folder, processes, *jobs),
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=600,
+        check=False,
+    )
 
 
-def results(folder: Path, processes: int, *jobs: dict[str, Any]) -> list[Result]:
-    done = launch(folder, processes, *jobs)
+def results(folder: Path, processes: int, jobs: dict[str, dict[str, Any]]) -> dict[str, Result]:
+    """Returns what each of the named jobs learned."""
+    done = launch(folder, processes, *jobs.values())
     assert done.returncode == 0, done.stderr[-3000:]
-    return [(curve, weights) for curve, weights in json.loads((folder / "results.json").read_text())]
-
-
-def result(folder: Path, processes: int = 0, **job: Any) -> Result:
-    (found,) = results(folder, processes, job)
-    return found
+    return dict(zip(jobs, json.loads((folder / "results.json").read_text()), strict=True))
 
 
 def killed_at_a_checkpoint(folder: Path) -> None:
     """Runs a stage in `folder`/0 and kills it when its first checkpoint is whole."""
-    folder.mkdir()
-    (folder / "jobs.json").write_text(json.dumps([{"work": str(folder / "0"), "config": {"steps": STEPS}}]))
-    process = subprocess.Popen([sys.executable, str(WORKER), str(folder / "jobs.json")])
+    process = subprocess.Popen(command(folder, 0, {}))
     while not list((folder / "0").glob("checkpoints/step-*/complete.json")) and process.poll() is None:
         time.sleep(0.005)
     process.kill()
@@ -78,10 +81,10 @@ def one(tmp_path_factory: pytest.TempPathFactory, stopped: Path) -> dict[str, Re
     jobs: dict[str, dict[str, Any]] = {
         "alone": {},
         "in parts": {"engine": {"accumulate": 3}},
-        "after a stop": {"work": copied(stopped, folder / "stopped")},
-        "after a kill": {"work": str(folder / "killed" / "0")},
+        "after a stop": {"work": shutil.copytree(stopped, folder / "stopped")},
+        "after a kill": {"work": folder / "killed" / "0"},
     }
-    return dict(zip(jobs, results(folder, 0, *jobs.values()), strict=True))
+    return results(folder, 0, jobs)
 
 
 @pytest.fixture
@@ -103,14 +106,10 @@ def together(tmp_path_factory: pytest.TempPathFactory, stopped: Path) -> dict[st
         jobs[f"bf16 zero {stage}"] = {"engine": engine, "freeze": "llm.model.embed_tokens"}
     jobs["zero 2 after one process"] = {
         "engine": {"zero_stage": 2},
-        "work": copied(stopped, folder / "stopped"),
+        "work": shutil.copytree(stopped, folder / "stopped"),
     }
-    jobs["zero 3 after zero 1"] = {"engine": {"zero_stage": 3}, "work": str(folder / "zero 1" / "0")}
-    return dict(zip(jobs, results(folder, 2, *jobs.values()), strict=True))
-
-
-def copied(stage: Path, to: Path) -> str:
-    return str(shutil.copytree(stage, to))
+    jobs["zero 3 after zero 1"] = {"engine": {"zero_stage": 3}, "work": folder / "zero 1" / "0"}
+    return results(folder, 2, jobs)
 
 
 def close(first: Any, second: Any) -> bool:
@@ -121,9 +120,10 @@ def close(first: Any, second: Any) -> bool:
     return bool(first == pytest.approx(second, abs=2e-5, rel=2e-5))
 
 
-def test_parts_of_a_step_teach_what_the_step_teaches(one: dict[str, Result]) -> None:
-    assert close(one["in parts"][0], one["alone"][0])
-    assert close(one["in parts"][1], one["alone"][1])
+def test_parts_of_a_step_teach_what_the_step_teaches(one: dict[str, Result], alone: Result) -> None:
+    curve, weights = one["in parts"]
+    assert close(curve, alone[0])
+    assert close(weights, alone[1])
 
 
 @pytest.mark.slow
@@ -146,9 +146,12 @@ def test_bf16_and_frozen_weights_come_out_whole(
     assert [len(rows) for rows in weights.values()] == [len(rows) for rows in alone[1].values()]
 
 
-def goes_on_alike(rest: Result, alone: Result) -> bool:
-    """Whether a stage that stopped after three steps went on as one that did not stop."""
-    return len(rest[0]) == STEPS - 3 and close(rest[0], alone[0][3:]) and close(rest[1], alone[1])
+def check_it_went_on(rest: Result, alone: Result) -> None:
+    """Compares a stage that stopped after three steps with one that did not stop."""
+    curve, weights = rest
+    assert close(curve, alone[0][-len(curve) :])
+    assert len(curve) == STEPS - 3
+    assert close(weights, alone[1])
 
 
 @pytest.mark.slow
@@ -156,25 +159,27 @@ def goes_on_alike(rest: Result, alone: Result) -> bool:
 def test_several_processes_go_on_where_others_stopped(
     alone: Result, together: dict[str, Result], way: str
 ) -> None:
-    assert goes_on_alike(together[way], alone)
+    check_it_went_on(together[way], alone)
 
 
 @pytest.mark.slow
 def test_one_process_goes_on_where_several_stopped(tmp_path: Path, alone: Result) -> None:
     assert launch(tmp_path, 2, {"engine": {"zero_stage": 3}, "term_at": 2}).returncode != 0
-    assert goes_on_alike(result(tmp_path), alone)
+    check_it_went_on(results(tmp_path, 0, {"rest": {}})["rest"], alone)
 
 
-def test_a_stage_that_is_asked_to_stop_goes_on_to_the_same_weights(one: dict[str, Result]) -> None:
+def test_a_stage_that_is_asked_to_stop_goes_on_to_the_same_weights(
+    one: dict[str, Result], alone: Result
+) -> None:
     curve, weights = one["after a stop"]
-    assert curve == one["alone"][0][3:], "the step in which the signal came is finished"
-    assert weights == one["alone"][1]
+    assert curve == alone[0][3:], "the step in which the signal came is finished"
+    assert weights == alone[1]
 
 
-def test_a_stage_that_was_killed_goes_on_to_the_same_weights(one: dict[str, Result]) -> None:
+def test_a_stage_that_was_killed_goes_on_to_the_same_weights(one: dict[str, Result], alone: Result) -> None:
     curve, weights = one["after a kill"]
-    assert curve == one["alone"][0][STEPS - len(curve) :]
-    assert weights == one["alone"][1]
+    assert curve == alone[0][STEPS - len(curve) :]
+    assert weights == alone[1]
 
 
 def test_a_process_of_a_team_ends_with_its_code_and_what_it_said(tmp_path: Path) -> None:
