@@ -412,9 +412,9 @@ def main() -> None:
     shares = {skill: float(share) for skill, _, share in (text.partition("=") for text in given.share)}
     if unknown := sorted(shares.keys() - MIX.keys()):
         parser.error(f"--share: unknown skill {unknown[0]}; use {', '.join(MIX)}")
-    if min(shares.values(), default=1) <= 0 or sum(shares.values()) >= 1:
+    if min(shares.values(), default=1) <= 0 or sum(shares.values()) >= 1 or shares.keys() == MIX.keys():
         parser.error(
-            f"--share: {' '.join(given.share)}; use shares above 0 that leave something for the others"
+            f"--share: {' '.join(given.share)}; use shares above 0 that leave something for other skills"
         )
     config = OptimConfig(
         steps=given.steps,
