@@ -23,7 +23,7 @@ def segment_faces(
         recipe: Resolved recipe as JSON.
         context: Store, run folder and tracker as JSON.
         pairs: From `curate_clips`.
-        faces: Masked close-ups and portraits of each person.
+        faces: Masked close-ups, portraits and their cutouts, of each person.
     """
     from visavis.steps.segment_faces import segment_faces as step
 

@@ -87,7 +87,7 @@ class MllmPersonaliser:
         return cls(ChatModel.from_pretrained(folder), prompts, sha256_bytes(repr(hashes).encode()))
 
     def paint(self, face: Picture, prompt: str, seed: int) -> Picture:
-        """Paints the person of a masked close-up; see `Personaliser`.
+        """Paints the person of a cutout; see `Personaliser`.
 
         Raises:
             ValueError: If the model answers in words only.
@@ -168,7 +168,7 @@ class IpAdapterPersonaliser:
         return cls(pipeline, fingerprint, **given)
 
     def paint(self, face: Picture, prompt: str, seed: int) -> Picture:
-        """Paints the person of a masked close-up; see `Personaliser`."""
+        """Paints the person of a cutout; see `Personaliser`."""
         import torch
         from PIL import Image
 

@@ -1,10 +1,10 @@
 """Conversations: what was curated, described and cut out becomes chats, split by identity, in shards.
 
 Six sets. `natural`: any picture, given back as it is. `reconstruct`: picture, portrait or close-up, given
-back as it is. `inpaint`: a masked face and a caption, answered with the portrait it was cut from. `pair`: the
-face of one frame, answered with the portrait of the other frame. `rounds`: a picture of two named people,
-then a close-up of each by name, in random order. `history`: chats that need more than the last turn; only if its
-kinds are turned on.
+back as it is. `inpaint`: a head cut out of a portrait and a caption, answered with that portrait. `pair`: the
+head cut out of the portrait of one frame, answered with the portrait of the other frame. `rounds`: a picture of two
+named people, then a close-up of each by name, in random order. `history`: chats that need more than the last turn;
+only if its kinds are turned on.
 """
 
 from __future__ import annotations

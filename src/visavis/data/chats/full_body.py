@@ -36,7 +36,7 @@ class Personaliser(Protocol):
         ...
 
     def paint(self, face: Picture, prompt: str, seed: int) -> Picture:
-        """Paints the person of a masked close-up (uint8 RGB [h, w, 3]) as the prompt says: uint8 RGB [H, W, 3]."""
+        """Paints the person of a cutout (uint8 RGB [h, w, 3]) as the prompt says: uint8 RGB [H, W, 3]."""
         ...
 
 
@@ -52,7 +52,7 @@ def full_body(
 ) -> dict[str, Any]:
     """Makes a full-body target for each person of each pair; a killed run goes on where it stopped.
 
-    The masked face of the last frame and words about looks and place go in. A target is kept if exactly one face
+    The head cut out of the last frame and words about looks and place go in. A target is kept if exactly one face
     is found in it, and if that is the person's. Writes `full_body/<clip>-<i>.png` (square, gray where the
     painting was not), `full_body.jsonl` (`item`, `clip_id`, `person`, `file`, `prompt`, `seed`, `similarity`),
     `summary.json` (`counts`, `painted`, `kept_share` of what was painted) and `ledger.jsonl`.
@@ -91,7 +91,7 @@ def full_body(
                 if caption is None or face is None:
                     value = _outcome("not_described" if caption is None else "not_segmented")
                 else:
-                    masked = read_png(segmented / face["last"]["face"])
+                    masked = read_png(segmented / face["last"]["cutout"])
                     value = _made(out, pair, person, caption, masked, config, personaliser, faces)
                 journal.append(item, value)
             if progress:

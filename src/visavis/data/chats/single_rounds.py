@@ -1,4 +1,8 @@
-"""The sets of one round for the stages of training (paper, section 3.2): `reconstruct`, `inpaint`, `pair`."""
+"""The sets of one round for the stages of training (paper, section 3.2): `reconstruct`, `inpaint`, `pair`.
+
+The face that `inpaint` and `pair` give is the portrait's own cutout: it lies where the portrait of its frame shows it. A
+model of images regresses, so of a face whose place is left open it paints the mean over all places: a smear.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,8 @@ def single_rounds(clip: Material) -> Iterator[Sample]:
         yield from _reconstruct(clip, kind)
     for person, face in enumerate(clip.faces):
         if face is not None and clip.caption is not None:
-            yield _inpaint(clip, clip.caption, person, face)
+            for frame in FRAMES:
+                yield _inpaint(clip, clip.caption, person, face, frame)
             yield _other_frame(clip, clip.caption, person, face, "first", "last")
             yield _other_frame(clip, clip.caption, person, face, "last", "first")
 
@@ -38,10 +43,12 @@ def _reconstruct(clip: Material, kind: str) -> Iterator[Sample]:
             yield _copy(clip, f"{kind}-{person}", text, image, [clip.people[person]], tags)
 
 
-def _inpaint(clip: Material, caption: Mapping[str, Any], person: int, face: Mapping[str, Any]) -> Sample:
-    text = _caption_of(clip, caption, person, False, clip.rng(f"inpaint-{person}"))
-    tags = {"person": person, "from": "first", "to": "first", "described": True}
-    return _change(clip, "inpaint", str(person), text, face, tags)
+def _inpaint(
+    clip: Material, caption: Mapping[str, Any], person: int, face: Mapping[str, Any], frame: str
+) -> Sample:
+    text = _caption_of(clip, caption, person, False, clip.rng(f"inpaint-{person}-{frame}"))
+    tags = {"person": person, "from": frame, "to": frame, "described": True}
+    return _change(clip, "inpaint", f"{person}-{frame}", text, face, tags)
 
 
 def _other_frame(
@@ -73,7 +80,7 @@ def _change(
 ) -> Sample:
     """Returns a sample from the face of frame `tags["from"]` to the portrait of frame `tags["to"]`."""
     images = [
-        clip.folders.segmented / face[tags["from"]]["face"],
+        clip.folders.segmented / face[tags["from"]]["cutout"],
         clip.folders.segmented / face[tags["to"]]["portrait"],
     ]
     turns = single(clip.config, clip.config.prompts.picture.replace("{caption}", text), 0, 1)

@@ -58,7 +58,8 @@ def segment(
     """Cuts out every face of every pair; a killed run goes on where it stopped.
 
     Writes `faces/<clip>-<i>-{first,last}.png` (masked close-ups on one colour, as in Figure 5 of the paper),
-    `portraits/` of the same names (head and shoulders, unmasked), `faces.jsonl` and `ledger.jsonl`. An item is a
+    `portraits/` of the same names (head and shoulders, unmasked), `cutouts/` (of the portrait, the head alone, on that
+    colour), `faces.jsonl` and `ledger.jsonl`. An item is a
     face, `<clip>-<i>`; it is kept if it could be cut out of both frames. `score` of each frame in `faces.jsonl`
     holds the quality of the mask: `iou`, as the segmenter predicts it, and `stability`.
 
@@ -127,6 +128,9 @@ def _segment_pair(
                     image, masks[i], close, config.face_px, config.mask_colour, config.feather
                 )
                 pictures[i][row[name]["portrait"]] = cut(image, square)
+                pictures[i][row[name]["cutout"]] = masked_closeup(
+                    image, masks[i], square, square.side, config.mask_colour, config.feather
+                )
     for i, row in enumerate(rows):
         if row["reason"] is None:
             for file, picture in pictures[i].items():
@@ -248,6 +252,7 @@ def _files(item: str, name: str, mask: NDArray[np.bool_], square: Square) -> dic
     return {
         "face": f"faces/{item}-{name}.png",
         "portrait": f"portraits/{item}-{name}.png",
+        "cutout": f"cutouts/{item}-{name}.png",
         "portrait_square": [square.x, square.y, square.side],
         "mask": run_lengths(mask),
     }

@@ -20,8 +20,8 @@ _YAML_KINDS = {"Json": "json", "Image": "image", "Value": "string"}
 _SETS = {
     "natural": "any picture → the same picture",
     "reconstruct": "picture, portrait or close-up → the same",
-    "inpaint": "masked face + caption → the portrait it was cut from",
-    "pair": "face of one frame + caption → portrait of the same person in the other frame",
+    "inpaint": "head cut out of a portrait + caption → that portrait",
+    "pair": "head cut out of the portrait of one frame + caption → the portrait of the other frame",
     "rounds": "caption with two names → picture; then a close-up of each by name",
     "history": "longer chats: back to the first picture, undo, corrections",
 }

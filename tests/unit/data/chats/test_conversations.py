@@ -142,14 +142,19 @@ def test_single_rounds_show_one_person_twice(built: Path, folders: Folders) -> N
     for sample in read_samples(built, sets=["inpaint", "pair"]):
         tags = sample["tags"]
         row = faces[f"{sample['clip_id']}-{tags['person']}"]
-        source = read_png(folders.segmented / row[tags["from"]]["face"])
+        source = read_png(folders.segmented / row[tags["from"]]["cutout"])
         target = read_png(folders.segmented / row[tags["to"]]["portrait"])
         np.testing.assert_array_equal(sample["images"][0], source)
         np.testing.assert_array_equal(sample["images"][1], target)
         assert len(sample["people"]) == 1
         assert texts(sample, "user")[0].startswith("Generate an image: a person")
         seen[sample["set"], tags["from"], tags["to"]] += 1
-    assert set(seen) == {("inpaint", "first", "first"), ("pair", "first", "last"), ("pair", "last", "first")}
+    assert set(seen) == {
+        ("inpaint", "first", "first"),
+        ("inpaint", "last", "last"),
+        ("pair", "first", "last"),
+        ("pair", "last", "first"),
+    }
     assert len(set(seen.values())) == 1
 
 

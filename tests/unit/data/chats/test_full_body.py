@@ -149,9 +149,9 @@ def test_people_without_caption_or_mask_are_accounted_for(folders: Folders, tmp_
     write_jsonl(tmp_path / "s" / "faces.jsonl", [row for row in faces if row is not here[0]])
     for row in faces:
         for frame in ("first", "last"):
-            path = tmp_path / "s" / row[frame]["face"]
+            path = tmp_path / "s" / row[frame]["cutout"]
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes((folders.segmented / row[frame]["face"]).read_bytes())
+            path.write_bytes((folders.segmented / row[frame]["cutout"]).read_bytes())
     painter = Painter()
     counts = full_body(
         folders.curated,

@@ -116,6 +116,10 @@ def test_close_ups_hold_one_head_on_gray(curated: Path, tmp_path: Path) -> None:
             assert dull.mean() < 0.01
             portrait = read_png(tmp_path / row[name]["portrait"])
             assert portrait.shape[0] == portrait.shape[1] >= 40
+            cutout = read_png(tmp_path / row[name]["cutout"])
+            head = (cutout != GRAY).any(2)
+            assert cutout.shape == portrait.shape and 0.1 < head.mean() < 0.6
+            np.testing.assert_array_equal(cutout[head], portrait[head])
 
 
 def test_a_killed_segmentation_ends_with_the_same_bytes(curated: Path, tmp_path: Path) -> None:
