@@ -203,21 +203,25 @@ def storybook() -> Recipe:
         "conversations.shares": {"train": 0.60, "val": 0.04, "test": 0.36},
         **_every_stage(steps=80, batch_size=16, warmup=10, log_every=10, lr=1e-3),
         "detokenizer.people.steps": 200,
-        "mllm.pair.steps": 100,
-        "rounds.steps": 200,
+        **{f"mllm.{stage}.lr": 2e-3 for stage in ("reconstruct", "inpaint", "pair")},
+        "mllm.inpaint.steps": 120,
+        "mllm.pair.steps": 150,
+        "rounds.steps": 350,
+        "rounds.lr": 2e-3,
         "rounds.later_round_weight": 3.0,
-        # Some pairs stay in, or the rounds make it forget whom it was shown.
-        "rounds.sets": {"rounds": 0.8, "pair": 0.2},
+        # Most chats are pairs, or the rounds make it forget how to keep a face: of all that a chat of rounds teaches
+        # with its weighted pictures, a pair has a seventh.
+        "rounds.sets": {"rounds": 0.35, "pair": 0.65},
         # The other chats keep the plain reply, so that who is who is still told from the picture.
         "rounds.plan_share": 0.85,
-        # Long enough to paint one possible face from blurred tokens instead of the mean of many.
+        # Long and fast enough to paint one possible face from blurred tokens instead of the mean of many.
         "adapt.steps": 400,
-        "adapt.lr": 5e-4,
+        "adapt.ema": 0.98,
         "adapt.own_share": 0.7,
         "adapt.max_samples": 1000,
         # From blurred tokens, fresh noise at each step paints whole faces where a deterministic path leaves smears.
         "detokenizer.solver": "stochastic",
-        "detokenizer.sample_steps": 12,
+        "detokenizer.sample_steps": 16,
         "evaluate.max_single_round": 200,
         "evaluate.max_rounds": 240,
         "evaluate.max_ablation": 120,
