@@ -1,7 +1,7 @@
 """The sets of one round for the stages of training (paper, section 3.2): `reconstruct`, `inpaint`, `pair`.
 
-The face that `inpaint` and `pair` give is the portrait's own cutout: it lies where the portrait of its frame shows it. A
-model of images regresses, so of a face whose place is left open it paints the mean over all places: a smear.
+The face that `inpaint` and `pair` give is the portrait's own cutout: it lies where the portrait of its frame shows it.
+A model of images regresses, so of a face whose place is left open it paints the mean over all places: a smear.
 """
 
 from __future__ import annotations
