@@ -289,6 +289,9 @@ class ConversationConfig(_Section):
         description="What rounds 2 and 3 show: the masked face, the person with the surroundings, or the "
         "synthetic full-body picture.",
     )
+    rounds_both_ways: bool = Field(
+        True, description="Whether a clip to train on also gives a chat from its last frame to its first."
+    )
     history: HistoryConfig = Field(
         HistoryConfig(), description="Chats that need history beyond the last turn."
     )

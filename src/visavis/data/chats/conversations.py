@@ -137,10 +137,9 @@ def _clip_samples(clip: Material) -> tuple[list[Sample], dict[str, str]]:
     samples, detail = list(single_rounds(clip)), dict[str, str]()
     couple = clip.couple()
     if couple is not None:
-        chat = name_rounds(couple)
-        if chat is not None:
-            samples.append(chat)
-        else:
+        chats = list(name_rounds(couple))
+        samples += chats
+        if not chats:
             detail["no_rounds"] = "full_body_missing"
         samples += history_chats(couple)
     return samples, detail

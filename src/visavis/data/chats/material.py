@@ -64,9 +64,9 @@ class Material:
         """The clip's id."""
         return str(self.pair["clip_id"])
 
-    def scene(self) -> Path:
-        """Returns the first frame."""
-        return self.folders.curated / self.pair["first"]
+    def scene(self, frame: str = FRAMES[0]) -> Path:
+        """Returns a whole frame (`first`, `last`)."""
+        return self.folders.curated / self.pair[frame]
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Returns chance of the clip's own for one purpose."""

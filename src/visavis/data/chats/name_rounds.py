@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from visavis.data.chats.material import Couple, assistant_turn, user_turn
+from visavis.data.chats.material import FRAMES, Couple, assistant_turn, user_turn
 from visavis.data.chats.plan import plan
 from visavis.data.config import Prompts
 from visavis.data.published.shards import Sample
 
 
-def name_rounds(couple: Couple) -> Sample | None:
-    """Returns the chat: round 1 shows the first frame, rounds 2 and 3 each person, in random order.
+def name_rounds(couple: Couple) -> Iterator[Sample]:
+    """Yields the chat: round 1 shows the first frame, rounds 2 and 3 each person, in random order.
 
     What rounds 2 and 3 show is `rounds_target`: the masked face or the portrait of the last frame, or the
-    synthetic full-body picture (paper, Suppl. 8).
+    synthetic full-body picture (paper, Suppl. 8). A clip of the training split also gives the chat from its last frame
+    to its first, if both people still stand where the caption says; a test has one chat of each clip.
 
-    Returns:
-        The chat; None if full-body pictures are wanted and not both were kept.
+    Yields:
+        The chats; none if full-body pictures are wanted and not both were kept.
     """
+    clip = couple.material
+    chat = _chat(couple, *FRAMES)
+    if chat is None:
+        return
+    yield chat
+    wanted = (
+        clip.config.rounds_both_ways and clip.split == "train" and clip.config.rounds_target != "full_body"
+    )
+    if wanted and _side_by_side(couple):
+        back = _chat(couple, *reversed(FRAMES))
+        assert back is not None
+        yield back
+
+
+def _side_by_side(couple: Couple) -> bool:
+    """Returns whether the person on the left of the first frame is on the left of the last one, too."""
+    left, right = (person["last_box"] for person in couple.material.pair["people"])
+    return bool(left[0] + left[2] < right[0] + right[2])
+
+
+def _chat(couple: Couple, scene: str, close: str) -> Sample | None:
+    """Returns the chat that shows frame `scene` in round 1 and people of frame `close` after it."""
     clip, caption = couple.material, couple.caption
     prompts, target = clip.config.prompts, clip.config.rounds_target
-    shown = [_shown(couple, person, target) for person in (0, 1)]
-    asked = [0, 1] if clip.rng("rounds").random() < 0.5 else [1, 0]
+    variant = "" if scene == FRAMES[0] else scene
+    shown = [_shown(couple, person, close, target) for person in (0, 1)]
+    asked = [0, 1] if clip.rng(f"rounds-{variant}" if variant else "rounds").random() < 0.5 else [1, 0]
     turns = [
         user_turn(prompts.picture.replace("{caption}", caption["caption"])),
         assistant_turn(prompts.reply, 0),
     ]
-    images = [clip.scene()]
+    images = [clip.scene(scene)]
     for number, person in enumerate(asked, 1):
         image = shown[person]
         if image is None:
@@ -40,12 +65,13 @@ def name_rounds(couple: Couple) -> Sample | None:
         "asked": asked,
         "asked_names": [facts["name"] for facts in told],
         "asked_side": [facts["side"] for facts in told],
+        "from": scene,
         "target": target,
         **{key: [facts[key] for facts in told] for key in ("described", "side_told", "other_described")},
         **couple.order(),
         "plan": plan(prompts, caption["phrases"], caption["used"], caption["order"]),
     }
-    return clip.sample("rounds", "", caption["caption"], turns, images, clip.people, tags)
+    return clip.sample("rounds", variant, caption["caption"], turns, images, clip.people, tags)
 
 
 def asking(prompts: Prompts, target: str, name: str) -> str:
@@ -54,8 +80,8 @@ def asking(prompts: Prompts, target: str, name: str) -> str:
     return wording.replace("{name}", name)
 
 
-def _shown(couple: Couple, person: int, target: str) -> Path | None:
+def _shown(couple: Couple, person: int, frame: str, target: str) -> Path | None:
     if target != "full_body":
-        return couple.shot(person, "last", target)
+        return couple.shot(person, frame, target)
     folder, body = couple.material.folders.full_body, couple.material.bodies[person]
     return None if folder is None or body is None else folder / str(body["file"])
