@@ -215,7 +215,7 @@ def storybook() -> Recipe:
         # The other chats keep the plain reply, so that who is who is still told from the picture.
         "rounds.plan_share": 0.85,
         # Long and fast enough to paint one possible face from blurred tokens instead of the mean of many.
-        "adapt.steps": 400,
+        "adapt.steps": 350,
         "adapt.ema": 0.98,
         "adapt.own_share": 0.7,
         "adapt.max_samples": 1500,

@@ -213,15 +213,17 @@ def predicted_tokens(
             "there is no conversation to predict pictures of",
             fix="give more clips, so that chats can be built",
         )
-    tokens, rows = [], []
-    for start in range(0, len(samples), _PREDICT_BATCH):
-        part = samples[start : start + _PREDICT_BATCH]
-        batch = conversation_batch(part, store, template)
+    said: dict[int, NDArray[np.float16]] = {}
+    # Chats of about one length share a batch: the shorter ones of a batch are padded to its longest.
+    order = sorted(range(len(samples)), key=lambda place: len(samples[place]["turns"]))
+    for start in range(0, len(order), _PREDICT_BATCH):
+        places = order[start : start + _PREDICT_BATCH]
+        batch = conversation_batch([samples[place] for place in places], store, template)
         batch = moved(batch, device_of(model))
-        predicted = model.predict_images(model.hidden_states(batch), batch.write)
-        tokens.append(predicted.half().cpu().numpy())
-        for sample in part:
-            rows += [sample["rows"][picture] for picture in answered_pictures(sample)]
+        predicted = model.predict_images(model.hidden_states(batch), batch.write).half().cpu().numpy()
+        ends = np.cumsum([len(answered_pictures(samples[place])) for place in places])
+        said |= zip(places, np.split(predicted, ends[:-1]), strict=True)
         if progress:
-            progress(min(start + _PREDICT_BATCH, len(samples)), len(samples))
-    return np.concatenate(tokens), np.asarray(rows, dtype=np.int64)
+            progress(start + len(places), len(order))
+    rows = [sample["rows"][picture] for sample in samples for picture in answered_pictures(sample)]
+    return np.concatenate([said[place] for place in range(len(samples))]), np.asarray(rows, dtype=np.int64)

@@ -18,7 +18,9 @@ from visavis.data.published.tokens import TokenStore
 from visavis.errors import VisavisError
 from visavis.models.mllm import Mllm, MllmConfig, loss_counts
 from visavis.pretrain.vocabulary import build_tokenizer
+from visavis.training import detokenizer
 from visavis.training.config import StageConfig
+from visavis.training.detokenizer import predicted_tokens
 from visavis.training.mllm import chat_task, tune
 from visavis.training.packing import TOO_LONG, linear_length_of, pack, quickest_rows
 
@@ -284,3 +286,21 @@ def test_attention_costs_as_much_as_the_linear_maps_at_that_length() -> None:
     length = linear_length_of(config)
     linear = 2 * (4 * 64 * 64 + 3 * 64 * 160)
     assert 4 * 64 * length == pytest.approx(linear)
+
+
+def test_predictions_come_in_the_order_of_the_chats_however_they_are_batched(
+    model: Mllm, template: Template, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detokenizer, "_PREDICT_BATCH", 2)
+    seen = list[tuple[int, int]]()
+    said, rows = predicted_tokens(
+        model.eval(), template, store, store.samples, lambda *done: seen.append(done)
+    )
+    alone = [predicted_tokens(model, template, store, [sample]) for sample in store.samples]
+    np.testing.assert_allclose(
+        said.astype(np.float32),
+        np.concatenate([tokens for tokens, _ in alone]).astype(np.float32),
+        atol=4e-3,
+    )
+    assert rows.tolist() == [int(row) for _, own in alone for row in own]
+    assert seen == [(2, 4), (4, 4)]

@@ -1,4 +1,5 @@
 import json
+import shutil
 import tarfile
 from collections import Counter
 from itertools import combinations
@@ -20,7 +21,7 @@ from visavis.data.identities import find_identities
 from visavis.data.ledger import LedgerRow, read_ledger
 from visavis.data.published.shards import read_index, read_samples
 from visavis.errors import VisavisError
-from visavis.files import read_json, read_jsonl, sha256_bytes, sha256_file
+from visavis.files import read_json, read_jsonl, sha256_bytes, sha256_file, write_jsonl
 from visavis.storybook.plan import plan_clips, recordings
 
 
@@ -123,8 +124,9 @@ def test_rounds_ask_for_both_people_by_name_and_show_the_right_face(built: Path,
             name = caption["names"][person]
             assert words[number + 1] == f"Generate a close-up photo of {name}"
             assert names_in(words[number + 1], caption["names"]) == [name]
-            last = faces[f"{sample['clip_id']}-{person}"]["last"]["face"]
-            np.testing.assert_array_equal(sample["images"][number + 1], read_png(folders.segmented / last))
+            close = "last" if sample["tags"]["from"] == "first" else "first"
+            shown = faces[f"{sample['clip_id']}-{person}"][close]["face"]
+            np.testing.assert_array_equal(sample["images"][number + 1], read_png(folders.segmented / shown))
             assert sample["tags"]["described"][number] == caption["mentions"][person]["looks"]
             assert sample["tags"]["asked_side"][number] == ("left", "right")[person]
         assert sorted(sample["tags"]["asked"]) == [0, 1]
@@ -134,6 +136,31 @@ def test_rounds_ask_for_both_people_by_name_and_show_the_right_face(built: Path,
         for person, clause in zip(caption["order"], clauses, strict=True):
             assert clause.startswith(("on the left", "on the right")[person])
             assert all(phrase in clause for phrase in caption["used"][person])
+
+
+def test_only_training_has_the_rounds_both_ways(built: Path, folders: Folders) -> None:
+    pairs = {row["clip_id"]: row for row in read_jsonl(folders.curated / "pairs.jsonl")}
+    ways: dict[tuple[str, str], list[str]] = {}
+    for sample in read_samples(built, sets=["rounds"]):
+        frame = sample["tags"]["from"]
+        ways.setdefault((sample["split"], sample["clip_id"]), []).append(frame)
+        scene = read_png(folders.curated / pairs[sample["clip_id"]][frame])
+        np.testing.assert_array_equal(sample["images"][0], scene)
+    assert {split for split, _ in ways} == {"train", "val", "test"}
+    for (split, _), frames in ways.items():
+        assert sorted(frames) == (["first", "last"] if split == "train" else ["first"])
+
+
+def test_a_clip_whose_people_change_sides_has_rounds_one_way(folders: Folders, tmp_path: Path) -> None:
+    rows = read_jsonl(folders.curated / "pairs.jsonl")
+    for row in rows:
+        for person, box in zip(row["people"], [[60, 20, 90, 60], [10, 20, 40, 60]], strict=True):
+            person["last_box"] = box
+    curated = tmp_path / "curated"
+    shutil.copytree(folders.curated, curated)
+    write_jsonl(curated / "pairs.jsonl", rows)
+    build(curated, folders.described, folders.segmented, tmp_path / "out", ConversationConfig())
+    assert {sample["tags"]["from"] for sample in read_samples(tmp_path / "out", sets=["rounds"])} == {"first"}
 
 
 def test_single_rounds_show_one_person_twice(built: Path, folders: Folders) -> None:
@@ -182,8 +209,8 @@ def test_the_ledger_and_the_funnel_add_up(built: Path, folders: Folders, tmp_pat
     assert [row["in"] for row in rows][1:] == [row["kept"] for row in rows][:-1]
     assert rows[0]["in"] == 16 and rows[0]["dropped"] == {"one_person": 1}
     assert rows[1]["dropped"] == {"caption_failed": 5}
-    rounds = sum(row["set"] == "rounds" for row in read_index(built))
-    assert rows[-1]["kept"] == rounds
+    rounds = {row["clip_id"] for row in read_index(built) if row["set"] == "rounds"}
+    assert rows[-1]["kept"] == len(rounds)
     assert read_json(built / "funnel.json") == rows
     plot_funnel(rows, tmp_path / "funnel.png")
     assert (tmp_path / "funnel.png").stat().st_size > 5000
