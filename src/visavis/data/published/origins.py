@@ -32,16 +32,20 @@ def write_origins(curated: Path, segmented: Path, who: Identities, out: Path) ->
 
     Returns:
         The rows: item, kind (`clip` or `picture`), split, people, source_uri, licence, consent, recording; for
-        clips also frame (sha256 of the first frame's PNG), boxes (of both faces in it, px) and outlines (of
-        their masks: points x, y in px; None where no mask was kept).
+        clips also frames: by the sha256 of the PNG of the first and of the last frame the boxes (of both faces in it,
+        px) and outlines (of their masks: points x, y in px; None where no mask was kept).
     """
     faces = {row["item"]: row for row in read_jsonl(segmented / "faces.jsonl")}
     rows = [
         _origin("clip", pair["clip_id"], pair, who)
         | {
-            "frame": sha256_file(curated / pair["first"]),
-            "boxes": [person["first_box"] for person in pair["people"]],
-            "outlines": [_of_face(faces.get(f"{pair['clip_id']}-{person}")) for person in (0, 1)],
+            "frames": {
+                sha256_file(curated / pair[frame]): {
+                    "boxes": [person[f"{frame}_box"] for person in pair["people"]],
+                    "outlines": [_of_face(faces.get(f"{pair['clip_id']}-{i}"), frame) for i in (0, 1)],
+                }
+                for frame in ("first", "last")
+            }
         }
         for pair in read_jsonl(curated / "pairs.jsonl")
     ]
@@ -64,8 +68,8 @@ def _origin(kind: str, item: str, row: Mapping[str, Any], who: Identities) -> di
     return {"item": item, "kind": kind, "split": who.split[item], "people": who.people[item], **known}
 
 
-def _of_face(face: Mapping[str, Any] | None) -> list[list[int]] | None:
-    mask = (face or {}).get("first", {}).get("mask")
+def _of_face(face: Mapping[str, Any] | None, frame: str) -> list[list[int]] | None:
+    mask = (face or {}).get(frame, {}).get("mask")
     return outline(mask_of(mask["size"], mask["counts"])) if mask else None
 
 

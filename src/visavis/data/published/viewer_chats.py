@@ -95,9 +95,9 @@ def _turn(
             parts.append(f"<span>{_coloured(part['text'], names)}</span>")
             continue
         digest, png = sample["images"].sha256[part["image"]], sample["images"].png(part["image"])
-        is_frame = origin is not None and origin.get("frame") == digest
-        if is_frame and origin is not None:
-            parts.append(f'<span class="shot frame">{image(png, FRAME_PX)}{_marks(png, origin)}</span>')
+        frame = (origin or {}).get("frames", {}).get(digest)
+        if frame is not None:
+            parts.append(f'<span class="shot frame">{image(png, FRAME_PX)}{_marks(png, frame)}</span>')
         else:
             parts.append(f'<span class="shot">{image(png, CLOSE_UP_PX)}</span>')
     return f'<div class="turn {text(turn["role"])}">{"".join(parts)}</div>'
@@ -116,14 +116,14 @@ def _coloured(sentence: str, names: Mapping[str, int]) -> str:
     return "".join(pieces) + text(sentence[end:])
 
 
-def _marks(png: bytes, origin: Mapping[str, Any]) -> str:
+def _marks(png: bytes, frame: Mapping[str, Any]) -> str:
     """Returns the boxes and the outlines of the masks as a drawing over the frame, in its px."""
-    with Image.open(io.BytesIO(png)) as frame:
-        width, height = frame.size
+    with Image.open(io.BytesIO(png)) as shown:
+        width, height = shown.size
     return (
         f'<svg viewBox="0 0 {width} {height}" aria-hidden="true"><g class="masks">'
-        f"{''.join(_polygons(origin.get('outlines') or ()))}</g>"
-        f'<g class="boxes">{"".join(_rectangles(origin.get("boxes") or ()))}</g></svg>'
+        f"{''.join(_polygons(frame['outlines']))}</g>"
+        f'<g class="boxes">{"".join(_rectangles(frame["boxes"]))}</g></svg>'
     )
 
 

@@ -277,9 +277,9 @@ def test_origins_tell_where_each_item_came_from_and_where_its_faces_are(built: P
         origin = origins[row["clip_id"]]
         assert origin["split"] == row["split"] and set(row["people"]) <= set(origin["people"])
         if row["set"] == "rounds":
-            assert row["images"][0] == origin["frame"]
+            frame = origin["frames"][row["images"][0]]
             assert (origin["licence"], origin["consent"]) == ("CC0", True)
-            for (x0, y0, x1, y1), points in zip(origin["boxes"], origin["outlines"], strict=True):
+            for (x0, y0, x1, y1), points in zip(frame["boxes"], frame["outlines"], strict=True):
                 assert all(x0 - 2 <= x <= x1 + 2 and y0 - 2 <= y <= y1 + 2 for x, y in points)
 
 
