@@ -10,7 +10,7 @@ from visavis.chat.talker import Answer, Request, Talker, Wish
 from visavis.errors import VisavisError
 
 EXAMPLES = (
-    "Generate an image: two friends, Julian with curly red hair and Olivia with a gray bob, at sunset",
+    "Generate an image: two friends, Julian with a red bob and Olivia with long black hair, on the beach",
     "Generate a close-up photo of Olivia",
     "Generate a close-up photo of Julian",
 )
