@@ -251,6 +251,7 @@ def seedx() -> Recipe:
         "mllm_model.lora.rank": 32,
         "encode.pooled": False,
         **_every_stage(steps=20_000, batch_size=48, warmup=500, lr=1e-4),
+        # More pairs and averaged weights were measured on the small model only.
         "rounds.sets": {"rounds": 0.8, "pair": 0.2},
         "adapt.ema": 0.0,
         "adapt.max_samples": 20_000,

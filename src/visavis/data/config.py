@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from visavis.data.chat_config import HistoryConfig
 
+FRAMES = ("first", "last")
+"""The frames of a clip that are kept: keys of its rows, and in names of its files."""
+
 Shade: TypeAlias = Annotated[int, Field(ge=0, le=255)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from visavis.data.config import DECIDING
+from visavis.data.config import DECIDING, FRAMES
 from visavis.errors import VisavisError
 from visavis.files import read_json, read_jsonl
 from visavis.steps.framework import Manifest, StepJob, StepResult, run_step
@@ -29,7 +29,7 @@ def _body(job: StepJob) -> StepResult:
             fix="add clips of two people who stay in the picture from the first frame to the last",
         )
     pairs = read_jsonl(job.work / "pairs.jsonl")
-    frames = [(job.work / pair[name], "") for pair in pairs[:12] for name in ("first", "last")]
+    frames = [(job.work / pair[name], "") for pair in pairs[:12] for name in FRAMES]
     job.tracker.log_image(sheet(frames, columns=8), "pairs.png")
     dropped = [(path, path.stem[:8]) for path in sorted((job.work / "dropped").glob("*.jpg"))[:24]]
     if dropped:

@@ -137,7 +137,7 @@ def _clip_samples(clip: Material) -> tuple[list[Sample], dict[str, str]]:
     samples, detail = list(single_rounds(clip)), dict[str, str]()
     couple = clip.couple()
     if couple is not None:
-        chats = list(name_rounds(couple))
+        chats = name_rounds(couple)
         samples += chats
         if not chats:
             detail["no_rounds"] = "full_body_missing"

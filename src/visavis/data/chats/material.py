@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from visavis.data.config import ConversationConfig
+from visavis.data.config import FRAMES, ConversationConfig
 from visavis.data.describing.naming import clip_rng
 from visavis.data.published.shards import Sample, Turn
 
-FRAMES = ("first", "last")
 _SIDES = ("left", "right")
 
 

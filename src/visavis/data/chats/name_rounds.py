@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from visavis.data.chats.material import FRAMES, Couple, assistant_turn, user_turn
+from visavis.data.chats.material import Couple, Material, assistant_turn, user_turn
 from visavis.data.chats.plan import plan
-from visavis.data.config import Prompts
+from visavis.data.config import FRAMES, Prompts
 from visavis.data.published.shards import Sample
 
 
-def name_rounds(couple: Couple) -> Iterator[Sample]:
-    """Yields the chat: round 1 shows the first frame, rounds 2 and 3 each person, in random order.
+def name_rounds(couple: Couple) -> list[Sample]:
+    """Returns the chat: round 1 shows the first frame, rounds 2 and 3 each person, in random order.
 
     What rounds 2 and 3 show is `rounds_target`: the masked face or the portrait of the last frame, or the
     synthetic full-body picture (paper, Suppl. 8). A clip of the training split also gives the chat from its last frame
     to its first, if both people still stand where the caption says; a test has one chat of each clip.
 
-    Yields:
+    Returns:
         The chats; none if full-body pictures are wanted and not both were kept.
     """
-    clip = couple.material
-    chat = _chat(couple, *FRAMES)
-    if chat is None:
-        return
-    yield chat
-    wanted = (
-        clip.config.rounds_both_ways and clip.split == "train" and clip.config.rounds_target != "full_body"
-    )
-    if wanted and _side_by_side(couple):
-        back = _chat(couple, *reversed(FRAMES))
-        assert back is not None
-        yield back
+    ways = [FRAMES, FRAMES[::-1]] if _both_ways(couple.material) else [FRAMES]
+    chats = (_chat(couple, scene, close) for scene, close in ways)
+    return [chat for chat in chats if chat is not None]
 
 
-def _side_by_side(couple: Couple) -> bool:
-    """Returns whether the person on the left of the first frame is on the left of the last one, too."""
-    left, right = (person["last_box"] for person in couple.material.pair["people"])
-    return bool(left[0] + left[2] < right[0] + right[2])
+def _both_ways(clip: Material) -> bool:
+    """Returns whether the last frame can open a chat, too: full bodies are painted after the last frame alone."""
+    wanted = clip.config.rounds_both_ways and clip.split == "train"
+    left, right = (person["last_box"] for person in clip.pair["people"])
+    stayed = bool(left[0] + left[2] < right[0] + right[2])
+    return wanted and stayed and clip.config.rounds_target != "full_body"
 
 
 def _chat(couple: Couple, scene: str, close: str) -> Sample | None:

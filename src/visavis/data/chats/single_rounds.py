@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from visavis.data.chats.material import FRAMES, Material, person_words, placed, single
+from visavis.data.chats.material import Material, person_words, placed, single
+from visavis.data.config import FRAMES
 from visavis.data.published.shards import Sample
 
 

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from visavis.data.config import OPERATING, CurateConfig
+from visavis.data.config import FRAMES, OPERATING, CurateConfig
 from visavis.data.crops import read_png
-from visavis.data.curation.judge import DOWNLOADS, FRAMES, Judge, ThumbnailQuota, write_thumbnail
+from visavis.data.curation.judge import DOWNLOADS, Judge, ThumbnailQuota, write_thumbnail
 from visavis.data.curation.people import FaceFinder, NearDuplicates, Progress, unopened_id
 from visavis.data.curation.pictures import curate_picture
 from visavis.data.intake.listing import Listing, list_items

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from visavis.data.config import CurateConfig
+from visavis.data.config import FRAMES, CurateConfig
 from visavis.data.crops import Picture, cut, write_png
 from visavis.data.curation.people import FaceFinder, NearDuplicates, NoPair, Pair, find_pair, unopened_id
 from visavis.data.intake.sources import ReadJob, Source, refusal
@@ -23,7 +23,6 @@ from visavis.data.video.decode import Clip, DecodeJob, Rejected
 from visavis.data.video.guard import Outcome, guarded_map
 from visavis.files import sha256_bytes
 
-FRAMES = ("first", "last")
 DOWNLOADS = "_downloads"
 """Folder for what is brought from a bucket; the caller removes it."""
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from visavis.data.config import SegmentConfig
+from visavis.data.config import FRAMES, SegmentConfig
 from visavis.data.crops import (
     Box,
     Picture,
@@ -28,7 +28,6 @@ from visavis.errors import VisavisError
 from visavis.files import read_jsonl, write_jsonl
 
 STEP = "segment_faces"
-FRAMES = ("first", "last")
 
 
 class Segmenter(Protocol):
@@ -59,9 +58,9 @@ def segment(
 
     Writes `faces/<clip>-<i>-{first,last}.png` (masked close-ups on one colour, as in Figure 5 of the paper),
     `portraits/` of the same names (head and shoulders, unmasked), `cutouts/` (of the portrait, the head alone, on that
-    colour), `faces.jsonl` and `ledger.jsonl`. An item is a
-    face, `<clip>-<i>`; it is kept if it could be cut out of both frames. `score` of each frame in `faces.jsonl`
-    holds the quality of the mask: `iou`, as the segmenter predicts it, and `stability`.
+    colour), `faces.jsonl` and `ledger.jsonl`. An item is a face, `<clip>-<i>`; it is kept if it could be cut out of
+    both frames. `score` of each frame in `faces.jsonl` holds the quality of the mask: `iou`, as the segmenter predicts
+    it, and `stability`.
 
     Args:
         curated: Result of `curate`.

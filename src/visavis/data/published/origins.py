@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from visavis.data.config import FRAMES
 from visavis.data.identities import Identities
 from visavis.files import read_jsonl, sha256_file, write_jsonl
 
@@ -44,7 +45,7 @@ def write_origins(curated: Path, segmented: Path, who: Identities, out: Path) ->
                     "boxes": [person[f"{frame}_box"] for person in pair["people"]],
                     "outlines": [_of_face(faces.get(f"{pair['clip_id']}-{i}"), frame) for i in (0, 1)],
                 }
-                for frame in ("first", "last")
+                for frame in FRAMES
             }
         }
         for pair in read_jsonl(curated / "pairs.jsonl")

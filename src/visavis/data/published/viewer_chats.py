@@ -57,7 +57,7 @@ def chat_card(sample: Mapping[str, Any], origin: Mapping[str, Any] | None) -> st
 
     Args:
         sample: From `read_samples`.
-        origin: Its clip's row of `origins.jsonl`: boxes and outlines of the masks.
+        origin: Its clip's row of `origins.jsonl`: boxes and outlines of the masks in both frames.
     """
     names = names_of(sample["tags"])
     style = str(sample["tags"].get("style", ""))
