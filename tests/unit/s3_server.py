@@ -143,6 +143,11 @@ class FaultyProxy:
 
             do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
 
+            def send_response(self, code: int, message: str | None = None) -> None:
+                super().send_response(code, message)
+                # A client that is not told may send its next request into the connection while it closes.
+                self.send_header("Connection", "close")
+
             def log_message(self, *_: Any) -> None:
                 pass
 
