@@ -231,14 +231,15 @@ def _parent_run(uri: str, runs: Path, name: str, recipe: Recipe, more: Mapping[s
 
 
 def _mark_killed(client: MlflowClient, runs: Path, own: str) -> None:
-    """Ends the MLflow run of an earlier local run that was killed, and notes our own for the next one."""
+    """Ends the MLflow runs of an earlier local run that was killed, and notes our own for the next one."""
+    from visavis.tracking import end_running
+
     note = runs / "running.json"
     if note.is_file():
         earlier = read_json(note)
         if not _alive(earlier["pid"]):
             with contextlib.suppress(Exception):  # it may lie in another tracker
-                if client.get_run(earlier["run_id"]).info.status == "RUNNING":
-                    client.set_terminated(earlier["run_id"], "KILLED")
+                end_running(client, earlier["run_id"], "KILLED")
     write_json(note, {"run_id": own, "pid": os.getpid()})
 
 

@@ -184,6 +184,18 @@ def start_parent(
     return client.create_run(place, run_name=name, tags={**tags, "visavis.kind": "pipeline"})
 
 
+def end_running(client: MlflowClient, run_id: str, status: str) -> None:
+    """Ends the run of a pipeline that was cut off, and those of its steps, as far as they still count as running.
+
+    A step that was killed after its result was whole is reused: no later attempt would end its run.
+    """
+    parent = client.get_run(run_id)
+    steps = client.search_runs([parent.info.experiment_id], f"tags.`{_PARENT_TAG}` = '{run_id}'")
+    for run in (*steps, parent):
+        if run.info.status == "RUNNING":
+            client.set_terminated(run.info.run_id, status)
+
+
 def dataset_input(name: str, manifest: Mapping[str, Any]) -> Any:
     """Returns a step's manifest as MLflow's input data set, used as `name`."""
     from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from visavis.errors import VisavisError
-from visavis.files import read_json
+from visavis.files import read_json, write_json
 from visavis.launch import local
 from visavis.launch.clips import with_clips
 from visavis.recipes import Recipe, edit
@@ -84,6 +85,23 @@ def test_a_run_leaves_its_files_and_its_mlflow_runs(recipe: Recipe, runs: Path) 
     children = client.search_runs([parent.info.experiment_id], "tags.reused = 'true'")
     assert {child.info.run_name for child in children} == {"first (reused)", "second (reused)"}
     assert all(child.data.tags["reused.from"] for child in children)
+
+
+def test_what_a_killed_run_left_open_in_mlflow_is_ended_by_the_next_one(recipe: Recipe, runs: Path) -> None:
+    first, _ = run(recipe, runs)
+    client = client_for(first.tracking_uri)
+    experiment = client.get_run(first.parent_run_id).info.experiment_id
+    parent, other = (client.create_run(experiment).info.run_id for _ in range(2))
+    below = {"mlflow.parentRunId": parent}
+    open_step, whole_step = (client.create_run(experiment, tags=below).info.run_id for _ in range(2))
+    client.set_terminated(whole_step)
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    write_json(runs / "running.json", {"run_id": parent, "pid": dead.pid})
+    run(recipe, runs)
+    found = {run_id: client.get_run(run_id).info.status for run_id in (parent, open_step, whole_step, other)}
+    assert found == {parent: "KILLED", open_step: "KILLED", whole_step: "FINISHED", other: "RUNNING"}
+    assert client.get_run(first.parent_run_id).info.status == "FINISHED"
 
 
 def test_a_failed_step_is_named_with_its_fix(

@@ -306,9 +306,9 @@ class _Tracked:
 
 
 def _end_tracked(uri: str, run_id: str, status: str) -> None:
-    from visavis.tracking import client_for
+    from visavis.tracking import client_for, end_running
 
     try:
-        client_for(uri).set_terminated(run_id, status)
+        end_running(client_for(uri), run_id, status)
     except Exception as error:  # whatever MLflow raises
         log.warning("MLflow's run %s was not ended (%s)", run_id, type(error).__name__)
