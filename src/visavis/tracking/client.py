@@ -112,8 +112,7 @@ class Sender:
         if earlier != self.run_id:
             self.send("tags", [{"resumed.from": earlier}])
             with contextlib.suppress(Exception):  # it may lie in another tracker
-                if self._client.get_run(earlier).info.status == "RUNNING":
-                    self._client.set_terminated(earlier, "KILLED")
+                end_running(self._client, earlier, "KILLED")
         write_json(record, {"run_id": self.run_id})
 
     def send(self, kind: str, values: list[dict[str, Any]]) -> None:
@@ -185,15 +184,17 @@ def start_parent(
 
 
 def end_running(client: MlflowClient, run_id: str, status: str) -> None:
-    """Ends the run of a pipeline that was cut off, and those of its steps, as far as they still count as running.
+    """Ends a run that was cut off, and those below it, as far as they still count as running.
 
     A step that was killed after its result was whole is reused: no later attempt would end its run.
     """
-    parent = client.get_run(run_id)
-    steps = client.search_runs([parent.info.experiment_id], f"tags.`{_PARENT_TAG}` = '{run_id}'")
-    for run in (*steps, parent):
-        if run.info.status == "RUNNING":
-            client.set_terminated(run.info.run_id, status)
+    parent = client.get_run(run_id).info
+    # The server filters: of a finished run none comes back, however many steps and arms it had.
+    running_below = f"tags.`{_PARENT_TAG}` = '{run_id}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([parent.experiment_id], running_below):
+        client.set_terminated(run.info.run_id, status)
+    if parent.status == "RUNNING":
+        client.set_terminated(run_id, status)
 
 
 def dataset_input(name: str, manifest: Mapping[str, Any]) -> Any:
